@@ -1,0 +1,229 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import chairlift
+from chairlift.errors import ChairliftError
+from chairlift.request import OUTPUT_FORMATS
+
+if TYPE_CHECKING:
+    from chairlift.engine.engine import Engine
+
+DEFAULT_MAX_BATCH_SIZE = 16
+
+app = typer.Typer(
+    help="A server for diffusion models: requests get on and off the running batch at every step.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(stderr=True)
+
+Model = Annotated[
+    str | None,
+    typer.Argument(help="A folder in diffusers format or a hub id; left out, the bundled model."),
+]
+Batching = Annotated[
+    str, typer.Option(help="continuous (at every step), dynamic (at every request) or off.")
+]
+MaxBatchSize = Annotated[
+    str, typer.Option(metavar="N|auto", help="The most rows in one forward; auto is 16.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+
+
+def main() -> None:
+    """The entry point: an expected error is one line and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except ChairliftError as error:
+        console.print(f"[red]chairlift:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _parse_max_batch_size(value: str) -> int:
+    if value == "auto":
+        return DEFAULT_MAX_BATCH_SIZE
+    if not value.isdecimal() or int(value) < 1:
+        raise typer.BadParameter(f"{value!r} is neither a whole number from 1 on nor auto")
+    return int(value)
+
+
+@app.command()
+def serve(
+    model: Model = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    batching: Batching = "continuous",
+    max_batch_size: MaxBatchSize = "auto",
+    batch_delay_ms: Annotated[
+        float, typer.Option(help="How long dynamic waits for company, in milliseconds.")
+    ] = 50.0,
+    max_queue: Annotated[
+        int, typer.Option(min=1, help="The most pictures that are accepted and not done.")
+    ] = 256,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="CHAIRLIFT_API_KEY", help="What callers must send.")
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    shutdown_timeout: Annotated[
+        int, typer.Option(min=0, help="Seconds that running requests have to finish.")
+    ] = 30,
+) -> None:
+    """Serve a model over HTTP."""
+    from chairlift.engine.messages import Loading, Ready
+    from chairlift.engine.worker_config import WorkerConfig
+    from chairlift.server.serve import ServeConfig
+    from chairlift.server.serve import serve as run_server
+
+    def on_loading(message: Loading) -> None:
+        if message.done < message.total:
+            console.print(f"loading {message.part} ({message.done + 1} of {message.total})")
+
+    def on_ready(ready: Ready, url: str) -> None:
+        card = ready.card
+        console.print(
+            f"[bold]{card.id}[/bold] ({card.parameters / 1e6:.1f} M weights, {card.dtype} on "
+            f"{card.device}) is served at [bold]{url}[/bold]",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    run_server(
+        ServeConfig(
+            worker=WorkerConfig(
+                model=model,
+                device=device,
+                dtype=dtype,
+                batching=batching,
+                max_batch_size=_parse_max_batch_size(max_batch_size),
+                batch_delay=batch_delay_ms / 1000,
+            ),
+            host=host,
+            port=port,
+            max_queue=max_queue,
+            api_key=api_key,
+            shutdown_timeout=shutdown_timeout,
+        ),
+        on_loading,
+        on_ready,
+    )
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="One picture each.")],
+    model: Annotated[
+        str | None, typer.Option(help="A folder or a hub id; left out, the bundled model.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the pictures.")
+    ] = Path(),
+    negative_prompt: Annotated[str, typer.Option(help="What should not be seen.")] = "",
+    steps: Annotated[int | None, typer.Option(help="Sampler steps.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Weight of the prompt.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="One of the model's samplers.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Image i uses seed + i; random when left out.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Pictures for each prompt.")] = 1,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    output_format: Annotated[str, typer.Option(help=", ".join(OUTPUT_FORMATS))] = "png",
+    batching: Batching = "continuous",
+    max_batch_size: MaxBatchSize = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Generate pictures without a server; all prompts are denoised together."""
+    from chairlift.engine.engine import Engine
+
+    settings: dict[str, Any] = {
+        "negative_prompt": negative_prompt,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "sampler": sampler,
+        "seed": seed,
+        "n": n,
+        "width": width,
+        "height": height,
+        "output_format": output_format,
+    }
+    with _loading_progress() as on_progress:
+        engine = Engine(
+            model,
+            batching=batching,
+            max_batch_size=_parse_max_batch_size(max_batch_size),
+            device=device,
+            dtype=dtype,
+            progress=on_progress,
+        )
+    with engine:
+        _generate(engine, prompts, settings, output)
+
+
+@contextmanager
+def _loading_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the parts of the model, gone when they are loaded."""
+    columns = (TextColumn("loading {task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("model")
+        yield lambda part, done, total: progress.update(
+            task, description=part, completed=done, total=total
+        )
+
+
+def _generate(engine: Engine, prompts: list[str], settings: dict[str, Any], output: Path) -> None:
+    """Generate with a bar over the steps of all rows, and save."""
+    from chairlift.engine.messages import Activity
+
+    output.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    columns = (TextColumn("denoising"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def on_activity(activity: Activity) -> None:
+            progress.advance(task, sum(len(tick.riders) for tick in activity.ticks))
+
+        engine.on_activity = on_activity
+        futures = [engine.submit(prompt, **settings) for prompt in prompts]
+        progress.update(task, total=len(prompts) * settings["n"] * engine.card.defaults.steps)
+        pictures = [picture for future in futures for picture in future.result()]
+    seconds = time.monotonic() - start
+    out = Console()
+    for number, picture in enumerate(pictures):
+        path = _free_path(output, number, picture.request.output_format)
+        picture.save(path)
+        out.print(f"{path}  seed {picture.seed}", highlight=False, soft_wrap=True)
+    console.print(f"{len(pictures)} in {seconds:.2f} s", highlight=False)
+
+
+def _free_path(folder: Path, number: int, suffix: str) -> Path:
+    """A name in the folder that isn't taken: pictures are never overwritten."""
+    for count in range(number, sys.maxsize):
+        path = folder / f"chairlift-{count:04d}.{suffix}"
+        if not path.exists():
+            return path
+    raise AssertionError("unreachable")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    Console().print(chairlift.__version__)

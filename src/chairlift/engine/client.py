@@ -1,0 +1,273 @@
+"""The front end's side of the engine: starts the worker process, talks to it, replaces it.
+
+It lives on the event loop and imports no torch. Every request is kept until it ends; if the worker
+dies, a new one is started and gets all of them again. A request starts from its seed, so the
+caller sees a delay and the same picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from chairlift.engine.messages import (
+    Activity,
+    Cancel,
+    Failed,
+    Finished,
+    FromEngine,
+    Loading,
+    Ready,
+    StartFailed,
+    Stop,
+    Submit,
+    ToEngine,
+    decode_from_engine,
+    encode,
+)
+from chairlift.engine.worker_config import WorkerConfig
+from chairlift.errors import REQUEST_ERRORS, ConfigurationError, EngineCrash, Unavailable
+from chairlift.models.card import ModelCard
+from chairlift.request import GenerationRequest
+
+logger = logging.getLogger(__name__)
+
+MAX_CRASHES = 3
+"""A request that was aboard when the worker died this often is given up."""
+FIRST_BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 30.0
+STOP_SECONDS = 5.0
+"""How long a worker may take to end when it is told to."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request that has not ended."""
+
+    request: GenerationRequest
+    answer: asyncio.Future[Finished]
+    crashes: int = 0
+
+
+class EngineClient:
+    """One worker process and the requests that it owes.
+
+    Args:
+        config: For the worker.
+        on_loading: Told what the worker is loading.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        on_loading: Callable[[Loading], None] = lambda message: None,
+    ) -> None:
+        self._config = config
+        self._on_loading = on_loading
+        self._pending: dict[str, _Pending] = {}
+        self._listeners: set[Callable[[Activity], None]] = set()
+        self._ready: asyncio.Future[Ready] | None = None
+        self._supervision: asyncio.Task[None] | None = None
+        self._socket: zmq.asyncio.Socket | None = None
+        self._folder = Path()
+        self.activity = Activity(ticks=[], running=0, waiting=0, backlog_seconds=0.0)
+        """The last report."""
+        self.on_restart: Callable[[], None] = lambda: None
+        """Called when a worker has died and is going to be replaced."""
+        self.is_ready = False
+        """Whether a worker takes requests now."""
+
+    async def start(self) -> Ready:
+        """Start the worker and wait until it is ready.
+
+        Raises:
+            ConfigurationError: It can't start; the message says why.
+        """
+        self._folder = Path(tempfile.mkdtemp(prefix="chairlift-"))  # mode 0700
+        self._ready = asyncio.get_running_loop().create_future()
+        self._supervision = asyncio.create_task(self._supervise(self._ready))
+        try:
+            return await asyncio.shield(self._ready)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End the worker; what isn't finished fails with Unavailable."""
+        if self._supervision is not None:
+            self._supervision.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervision
+            self._supervision = None
+        for pending in list(self._pending.values()):
+            if not pending.answer.done():
+                pending.answer.set_exception(Unavailable("the server is shutting down"))
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model can do; after :meth:`start`."""
+        if self._ready is None or not self._ready.done():
+            raise Unavailable("the model is being loaded")
+        return self._ready.result().card
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows that were accepted and have not ended."""
+        return sum(pending.request.n for pending in self._pending.values())
+
+    async def generate(self, request: GenerationRequest) -> Finished:
+        """Hand a request to the engine and wait for its end. Cancelling the task that waits
+        cancels the request.
+
+        Raises:
+            RequestError: It has failed.
+        """
+        answer: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        self._pending[request.id] = _Pending(request, answer)
+        try:
+            await self._send(Submit(request=request))
+            return await answer
+        except asyncio.CancelledError:
+            # Not awaited: the task is on its way out.
+            self._post(Cancel(request_id=request.id))
+            raise
+        finally:
+            del self._pending[request.id]
+
+    def listen(self, listener: Callable[[Activity], None]) -> Callable[[], None]:
+        """Call ``listener`` with every report from now on; returns what ends that."""
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
+
+    # ------------------------------------------------------------------ supervision
+
+    async def _supervise(self, ready: asyncio.Future[Ready]) -> None:
+        """Run worker after worker until cancelled, or until one says that it can't start."""
+        backoff = FIRST_BACKOFF_SECONDS
+        for incarnation in range(sys.maxsize):
+            async with self._worker(incarnation) as (process, socket):
+                listening = asyncio.create_task(self._listen(socket, ready))
+                exited = asyncio.create_task(process.wait())
+                try:
+                    await asyncio.wait({listening, exited}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    was_ready, self.is_ready, self._socket = self.is_ready, False, None
+                    listening.cancel()
+                    exited.cancel()
+            if listening.done() and not listening.cancelled() and listening.exception() is None:
+                return
+            self.on_restart()
+            backoff = FIRST_BACKOFF_SECONDS if was_ready else min(2 * backoff, MAX_BACKOFF_SECONDS)
+            logger.error("the engine process ended; a new one starts in %.1f s", backoff)
+            self._count_crash()
+            await asyncio.sleep(backoff)
+
+    @contextlib.asynccontextmanager
+    async def _worker(
+        self, incarnation: int
+    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, zmq.asyncio.Socket]]:
+        """A process and a socket of its own, so that no message of the last one can be read."""
+        endpoint = f"ipc://{self._folder}/worker-{incarnation}"
+        socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.bind(endpoint)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "chairlift.engine.worker",
+            stdin=asyncio.subprocess.PIPE,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        assert process.stdin is not None
+        config = msgspec.structs.replace(self._config, endpoint=endpoint)
+        process.stdin.write(msgspec.json.encode(config) + b"\n")
+        try:
+            yield process, socket
+        finally:
+            await _end(process, socket)
+            socket.close()
+
+    async def _listen(self, socket: zmq.asyncio.Socket, ready: asyncio.Future[Ready]) -> None:
+        """Handle the worker's messages; returns only when it says that it can't start."""
+        while True:
+            frame = await socket.recv()
+            message = decode_from_engine(frame)
+            match message:
+                case Loading():
+                    self._on_loading(message)
+                case Ready():
+                    if not ready.done():
+                        ready.set_result(message)
+                    await self._resume(socket)
+                case StartFailed(reason=reason):
+                    if not ready.done():
+                        ready.set_exception(ConfigurationError(reason))
+                        return
+                    logger.error("the engine can't start: %s", reason)
+                case _:
+                    self._handle(message)
+
+    async def _resume(self, socket: zmq.asyncio.Socket) -> None:
+        """Give a new worker all that the last one owed."""
+        self._socket, self.is_ready = socket, True
+        for pending in list(self._pending.values()):
+            await self._send(Submit(request=pending.request))
+
+    def _handle(self, message: FromEngine) -> None:
+        match message:
+            case Finished(request_id=request_id):
+                pending = self._pending.get(request_id)
+                if pending is not None and not pending.answer.done():
+                    pending.answer.set_result(message)
+            case Failed(request_id=request_id, code=code, message=text, param=param):
+                pending = self._pending.get(request_id)
+                if pending is not None and not pending.answer.done():
+                    pending.answer.set_exception(REQUEST_ERRORS[code](text, param=param))
+            case Activity():
+                self.activity = message
+                for listener in list(self._listeners):
+                    listener(message)
+
+    def _count_crash(self) -> None:
+        for pending in self._pending.values():
+            pending.crashes += 1
+            if pending.crashes >= MAX_CRASHES and not pending.answer.done():
+                pending.answer.set_exception(
+                    EngineCrash(f"the engine died {pending.crashes} times with this request aboard")
+                )
+
+    async def _send(self, message: ToEngine) -> None:
+        """Send, if there is a worker; if not, the next one gets every pending request."""
+        if self._socket is not None:
+            await self._socket.send(encode(message))
+
+    def _post(self, message: ToEngine) -> None:
+        if self._socket is not None:
+            self._socket.send(encode(message))
+
+
+async def _end(process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket) -> None:
+    """Ask the worker to stop, wait a little, and then insist."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(zmq.ZMQError):
+        await socket.send(encode(Stop()), flags=zmq.NOBLOCK)
+    assert process.stdin is not None
+    try:
+        await asyncio.wait_for(process.wait(), STOP_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()

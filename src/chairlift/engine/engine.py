@@ -1,0 +1,190 @@
+"""The engine in this process: the offline Python API."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self
+
+from PIL import Image
+
+from chairlift.engine.loop import Loop
+from chairlift.engine.messages import (
+    Activity,
+    Cancel,
+    Failed,
+    Finished,
+    FromEngine,
+    Stop,
+    Submit,
+    Timings,
+)
+from chairlift.errors import REQUEST_ERRORS, Unavailable
+from chairlift.models.adapter import Adapter
+from chairlift.models.card import ModelCard
+from chairlift.models.registry import load_model
+from chairlift.models.source import Progress
+from chairlift.request import GenerationRequest, create_request
+from chairlift.scheduling.scheduler import Scheduler
+
+DEFAULT_MAX_BATCH_SIZE = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratedImage:
+    """A finished picture."""
+
+    data: bytes
+    """The file, in the request's output format."""
+    request: GenerationRequest
+    index: int
+    timings: Timings
+
+    @property
+    def seed(self) -> int:
+        """Generates this picture again, with the same settings and ``n`` 1."""
+        return self.request.seeds[self.index]
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, decoded."""
+        return Image.open(BytesIO(self.data)).convert("RGB")
+
+    def save(self, path: str | Path) -> None:
+        """Write the file as it is; its format doesn't follow the path's suffix."""
+        Path(path).write_bytes(self.data)
+
+
+class Engine:
+    """A model and its loop, on a thread of this process::
+
+        with Engine() as engine:
+            [picture] = engine.generate("a red cabin on the left at night")
+            picture.save("cabin.png")
+
+    Requests from several threads, and all of one call, are denoised together.
+
+    Args:
+        model: A folder in diffusers format, a hub id, ``fake``, a loaded adapter, or None for the
+            bundled model.
+        batching: ``continuous``, ``dynamic`` or ``off``.
+        max_batch_size: The most rows in one forward.
+        batch_delay: Seconds that ``dynamic`` waits for company.
+        device: ``auto``, ``cpu`` or ``cuda[:i]``.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        progress: Told what is being loaded.
+
+    Raises:
+        ModelError: The model can't be loaded.
+        ConfigurationError: An option is out of bounds.
+    """
+
+    def __init__(
+        self,
+        model: str | Adapter | None = None,
+        *,
+        batching: str = "continuous",
+        max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
+        batch_delay: float = 0.0,
+        device: str = "auto",
+        dtype: str = "auto",
+        progress: Progress = lambda part, done, total: None,
+    ) -> None:
+        scheduler = Scheduler(
+            batching=batching, max_batch_size=max_batch_size, batch_delay=batch_delay
+        )
+        if model is None or isinstance(model, str):
+            model = load_model(model, device=device, dtype=dtype, progress=progress)
+        self.card: ModelCard = model.card
+        self.on_activity: Any = None
+        """Called with an :class:`~chairlift.engine.messages.Activity` now and then, on the
+        engine's thread; None to ignore them."""
+        self._pending: dict[str, tuple[GenerationRequest, Future[list[GeneratedImage]]]] = {}
+        self._closed = False
+        self._loop = Loop(model, scheduler, max_batch_size, self._receive)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def generate(self, prompt: str | Sequence[str], **settings: Any) -> list[GeneratedImage]:
+        """Generate and wait.
+
+        Args:
+            prompt: One prompt, or several that share the settings and ride together.
+            **settings: As for :func:`chairlift.request.create_request`: ``negative_prompt``,
+                ``width``, ``height``, ``steps``, ``guidance_scale``, ``sampler``, ``seed``, ``n``,
+                ``output_format``, ``output_compression``.
+
+        Returns:
+            ``n`` pictures for each prompt, in order.
+
+        Raises:
+            RequestError: A setting is out of bounds, or the picture could not be made.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        futures = [self.submit(text, **settings) for text in prompts]
+        return [picture for future in futures for picture in future.result()]
+
+    def submit(self, prompt: str, **settings: Any) -> Future[list[GeneratedImage]]:
+        """Start to generate; the future has the pictures. Cancelling it frees the slots.
+
+        Raises:
+            InvalidRequest: A setting is out of bounds.
+            Unavailable: The engine is closed.
+        """
+        request = create_request(self.card, id=uuid.uuid4().hex, prompt=prompt, **settings)
+        future: Future[list[GeneratedImage]] = Future()
+        if self._closed:
+            raise Unavailable("the engine is closed")
+        self._pending[request.id] = (request, future)
+        self._loop.send(Submit(request=request))
+        future.add_done_callback(lambda done: self._drop(request.id, done))
+        return future
+
+    def close(self) -> None:
+        """Stop after the running tick; what isn't finished fails with Unavailable."""
+        self._closed = True
+        self._loop.send(Stop())
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run()
+        finally:
+            self._closed = True
+            for _, future in list(self._pending.values()):
+                if not future.done():
+                    future.set_exception(Unavailable("the engine was closed"))
+
+    def _drop(self, request_id: str, future: Future[list[GeneratedImage]]) -> None:
+        if self._pending.pop(request_id, None) and future.cancelled():
+            self._loop.send(Cancel(request_id=request_id))
+
+    def _receive(self, message: FromEngine) -> None:
+        match message:
+            case Finished(request_id=request_id, images=images, timings=timings):
+                request, future = self._pending.get(request_id, (None, None))
+                if request is None or future is None or not future.set_running_or_notify_cancel():
+                    return
+                future.set_result(
+                    [
+                        GeneratedImage(data=data, request=request, index=index, timings=timings)
+                        for index, data in enumerate(images)
+                    ]
+                )
+            case Failed(request_id=request_id, code=code, message=text, param=param):
+                _, future = self._pending.get(request_id, (None, None))
+                if future is not None and future.set_running_or_notify_cancel():
+                    future.set_exception(REQUEST_ERRORS[code](text, param=param))
+            case Activity() if self.on_activity is not None:
+                self.on_activity(message)

@@ -1,0 +1,238 @@
+"""The engine's loop: one thread that does everything on the device.
+
+A turn is: read the mailbox, ``plan → run → update``, decode a few of the rows that are done.
+Pictures become files on other threads, which write to the mailbox too.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from chairlift.engine.decoder import Decoder, Pixels
+from chairlift.engine.images import encode_image
+from chairlift.engine.ledger import Ledger
+from chairlift.engine.messages import (
+    Activity,
+    Cancel,
+    Failed,
+    Finished,
+    FromEngine,
+    Rider,
+    Stop,
+    Submit,
+    Tick,
+    ToEngine,
+)
+from chairlift.engine.runner import Runner, RunResult
+from chairlift.errors import DecodeFailed, RequestCancelled, RequestError
+from chairlift.models.adapter import Adapter
+from chairlift.request import GenerationRequest, RowId, Status
+from chairlift.scheduling.plan import Plan, TickResult
+from chairlift.scheduling.scheduler import Scheduler
+from chairlift.scheduling.state import RowWork
+
+logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 0.1
+"""The longest that a tick waits to be reported."""
+IMAGE_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDone:
+    """From an image thread: a row's file, or why there is none."""
+
+    row: RowId
+    outcome: bytes | RequestError
+
+
+class Loop:
+    """The engine without a process around it.
+
+    Args:
+        adapter: The model.
+        scheduler: Chooses the rows of every tick.
+        max_batch_size: As the scheduler's.
+        sink: Called with everything that the engine has to say, on the loop's thread. It must
+            not block.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        scheduler: Scheduler,
+        max_batch_size: int,
+        sink: Callable[[FromEngine], None],
+    ) -> None:
+        self._adapter = adapter
+        self._scheduler = scheduler
+        self._sink = sink
+        self._mailbox: queue.SimpleQueue[ToEngine | ImageDone] = queue.SimpleQueue()
+        self._ledger = Ledger()
+        self._runner = Runner(adapter, max_batch_size)
+        self._decoder = Decoder(adapter)
+        self._images = ThreadPoolExecutor(IMAGE_THREADS, thread_name_prefix="image")
+        self._ticks: list[Tick] = []
+        self._reported = 0.0
+        self._stopped = False
+
+    def send(self, message: ToEngine) -> None:
+        """Put a message into the mailbox; from any thread."""
+        self._mailbox.put(message)
+
+    def run(self) -> None:
+        """Turn until a Stop is read."""
+        try:
+            while not self._stopped:
+                self._turn()
+        finally:
+            self._images.shutdown(wait=False, cancel_futures=True)
+
+    def _turn(self) -> None:
+        plan = self._scheduler.plan(time.monotonic())
+        if plan.key is not None:
+            self._run(plan)
+        self._decode()
+        self._report(idle=plan.key is None)
+        busy = plan.key is not None or len(self._decoder) > 0
+        self._read_mailbox(None if busy else plan.wake_at, wait=not busy)
+
+    # ------------------------------------------------------------------ the mailbox
+
+    def _read_mailbox(self, wake_at: float | None, wait: bool) -> None:
+        """Handle all messages; if ``wait``, first wait for one, at most until ``wake_at``."""
+        try:
+            if wait:
+                timeout = None if wake_at is None else max(0.0, wake_at - time.monotonic())
+                self._handle(self._mailbox.get(timeout=timeout))
+            while not self._stopped:
+                self._handle(self._mailbox.get_nowait())
+        except queue.Empty:
+            pass
+
+    def _handle(self, message: ToEngine | ImageDone) -> None:
+        match message:
+            case Submit(request=request):
+                self._submit(request)
+            case Cancel(request_id=request_id):
+                if request_id in self._ledger:
+                    self._end(request_id, RequestCancelled("the request was cancelled"))
+            case ImageDone(row=row, outcome=outcome):
+                self._image_done(row, outcome)
+            case Stop():
+                self._stopped = True
+
+    def _submit(self, request: GenerationRequest) -> None:
+        now = time.monotonic()
+        evaluations = self._runner.evaluations(request)
+        key = self._adapter.batch_key(request)
+        settings = (
+            request.negative_prompt,
+            request.steps,
+            request.guidance_scale,
+            request.sampler,
+        )
+        self._ledger.open(request, evaluations, now)
+        self._scheduler.submit(
+            RowWork(id=row, key=key, evaluations=evaluations, settings=settings, arrival=now)
+            for row in request.row_ids
+        )
+
+    # ------------------------------------------------------------------ a tick
+
+    def _run(self, plan: Plan) -> None:
+        start = time.monotonic()
+        for row in plan.joining:
+            self._ledger.move(row, Status.ENCODING, start)
+        result = self._runner.run(plan, self._ledger.requests)
+        self._scheduler.update(
+            TickResult(plan=plan, failed=frozenset(result.failed), seconds=result.seconds)
+        )
+        self._record(plan, result)
+        self._settle(plan, result, start)
+
+    def _settle(self, plan: Plan, result: RunResult, start: float) -> None:
+        """Write what has happened into the ledger, and pass on what is finished."""
+        now = time.monotonic()
+        for row in plan.joining:
+            if row not in result.failed:
+                self._ledger.move(row, Status.DENOISING, start + result.encode_seconds)
+        for row, latents in result.finished.items():
+            self._ledger.move(row, Status.DECODING, now)
+            self._decoder.submit(row, latents)
+        for row, error in result.failed.items():
+            if row.request_id in self._ledger:
+                self._end(row.request_id, error)
+
+    def _decode(self) -> None:
+        for decoded in self._decoder.run():
+            request = self._ledger.requests.get(decoded.row.request_id)
+            if request is None:
+                continue
+            if isinstance(decoded.outcome, RequestError):
+                self._end(request.id, decoded.outcome)
+            else:
+                self._images.submit(self._encode_image, decoded.row, decoded.outcome, request)
+
+    def _encode_image(self, row: RowId, pixels: Pixels, request: GenerationRequest) -> None:
+        """On an image thread."""
+        try:
+            image = encode_image(pixels, request.output_format, request.output_compression)
+            self._mailbox.put(ImageDone(row, image))
+        except Exception as error:
+            logger.exception("a picture could not be written")
+            failure = DecodeFailed(f"the picture could not be written: {error}")
+            self._mailbox.put(ImageDone(row, failure))
+
+    def _image_done(self, row: RowId, outcome: bytes | RequestError) -> None:
+        if row.request_id not in self._ledger:
+            return
+        if isinstance(outcome, RequestError):
+            self._end(row.request_id, outcome)
+        elif self._ledger.finish(row, outcome, time.monotonic()):
+            images, timings = self._ledger.close(row.request_id)
+            self._sink(Finished(request_id=row.request_id, images=images, timings=timings))
+
+    def _end(self, request_id: str, error: RequestError) -> None:
+        """End a request without pictures, wherever its rows are."""
+        cancelled = isinstance(error, RequestCancelled)
+        status = Status.CANCELLED if cancelled else Status.FAILED
+        rows = self._ledger.abandon(request_id, status, time.monotonic())
+        self._scheduler.cancel(rows)
+        self._runner.release(rows)
+        self._decoder.cancel(set(rows))
+        self._sink(
+            Failed(request_id=request_id, code=error.code, message=error.message, param=error.param)
+        )
+
+    # ------------------------------------------------------------------ reports
+
+    def _record(self, plan: Plan, result: RunResult) -> None:
+        request = self._ledger.requests[plan.running[0].request_id]
+        riders = [
+            Rider(row, step, self._ledger.evaluations(row))
+            for row, step in zip(plan.running, plan.steps, strict=True)
+        ]
+        self._ticks.append(
+            Tick(seconds=result.seconds, width=request.width, height=request.height, riders=riders)
+        )
+
+    def _report(self, idle: bool) -> None:
+        now = time.monotonic()
+        if not self._ticks or (now < self._reported + REPORT_SECONDS and not idle):
+            return
+        snapshot = self._scheduler.snapshot()
+        self._sink(
+            Activity(
+                ticks=self._ticks,
+                running=snapshot.running,
+                waiting=snapshot.waiting,
+                backlog_seconds=snapshot.backlog_seconds,
+            )
+        )
+        self._ticks, self._reported = [], now

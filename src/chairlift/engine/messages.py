@@ -1,0 +1,119 @@
+"""What crosses the boundary of the engine: MessagePack, typed, never pickle.
+
+To the engine go :data:`ToEngine`, from it come :data:`FromEngine`. The types are the same whether
+the engine is in this process or in another.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from chairlift.models.card import ModelCard
+from chairlift.request import GenerationRequest, RowId
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The base of all of them."""
+
+
+class Submit(Message, frozen=True):
+    """Generate this. Answered by Finished or Failed, exactly once."""
+
+    request: GenerationRequest
+
+
+class Cancel(Message, frozen=True):
+    """Stop this request. Answered by Failed with the code ``cancelled``, unless it has ended."""
+
+    request_id: str
+
+
+class Stop(Message, frozen=True):
+    """End the process as soon as the running tick is over."""
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request's time went, in seconds. Of several rows, the slowest."""
+
+    queue_s: float
+    encode_s: float
+    denoise_s: float
+    decode_s: float
+    total_s: float
+    steps: int
+    """Sampler steps of each row."""
+
+
+class Loading(Message, frozen=True):
+    """The model is being loaded."""
+
+    part: str
+    done: int
+    total: int
+
+
+class Ready(Message, frozen=True):
+    """The engine takes requests."""
+
+    card: ModelCard
+    max_batch_size: int
+
+
+class StartFailed(Message, frozen=True):
+    """The engine can't start; the process ends."""
+
+    reason: str
+
+
+class Finished(Message, frozen=True):
+    """A request is done."""
+
+    request_id: str
+    images: list[bytes]
+    """One file for each row, in order."""
+    timings: Timings
+
+
+class Failed(Message, frozen=True):
+    """A request has ended without pictures."""
+
+    request_id: str
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Rider(msgspec.Struct, frozen=True, array_like=True):
+    """One row of a tick."""
+
+    row: RowId
+    step: int
+    """Evaluations behind it, before this tick."""
+    evaluations: int
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True):
+    """What one tick did."""
+
+    seconds: float
+    width: int
+    """Pixels."""
+    height: int
+    riders: list[Rider]
+
+
+class Activity(Message, frozen=True):
+    """The ticks since the last report, and where things stand."""
+
+    ticks: list[Tick]
+    running: int
+    waiting: int
+    backlog_seconds: float
+
+
+ToEngine = Submit | Cancel | Stop
+FromEngine = Loading | Ready | StartFailed | Finished | Failed | Activity
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode
+decode_from_engine = msgspec.msgpack.Decoder(FromEngine).decode

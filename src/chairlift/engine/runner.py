@@ -1,0 +1,201 @@
+"""The runner: carries out one plan on the device.
+
+It knows requests, slots and the model. It doesn't know why these rows were chosen, nor what
+becomes of their pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from chairlift.engine.encoder import Encoder
+from chairlift.engine.slots import Row, Slots
+from chairlift.errors import EncodeFailed, RequestError, StepFailed
+from chairlift.models.adapter import Adapter, Conditioning
+from chairlift.request import GenerationRequest, RowId
+from chairlift.sampling.samplers import StepTable, step_table
+from chairlift.scheduling.batch_key import BatchKey
+from chairlift.scheduling.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+EVALUATIONS_PER_STEP = 2
+"""The most denoiser evaluations that a sampler makes in a step (heun)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RunResult:
+    """What became of a plan, with everything that the scheduler needn't know."""
+
+    failed: dict[RowId, RequestError] = field(default_factory=dict)
+    """Rows that have lost their slot to an error."""
+    finished: dict[RowId, Tensor] = field(default_factory=dict)
+    """Final latents, float32 on the device, of the rows whose last step this was."""
+    encode_seconds: float = 0.0
+    """Time until the newcomers had their slots."""
+    seconds: float = 0.0
+    """Time of the whole tick."""
+
+
+class Runner:
+    """Owns the slots of every group.
+
+    Args:
+        adapter: The model.
+        max_batch_size: The most rows in one forward, and so in one group.
+    """
+
+    def __init__(self, adapter: Adapter, max_batch_size: int) -> None:
+        self._adapter = adapter
+        self._max_batch_size = max_batch_size
+        self._encoder = Encoder(adapter)
+        self._groups: dict[BatchKey, Slots] = {}
+        self._tables: dict[tuple[str, int, int, int], StepTable] = {}
+
+    def evaluations(self, request: GenerationRequest) -> int:
+        """How often the denoiser is evaluated for a row of this request."""
+        return self._table(request).evaluations
+
+    @torch.inference_mode()
+    def run(self, plan: Plan, requests: Mapping[str, GenerationRequest]) -> RunResult:
+        """Take in the newcomers, run one forward, advance every row, let the finished go.
+
+        Args:
+            plan: Not empty.
+            requests: By id; those of the plan's rows are there.
+        """
+        if plan.key is None:
+            raise ValueError("an empty plan can't be run")
+        start = time.monotonic()
+        result = RunResult()
+        slots = self._slots(plan.key)
+        self._admit(slots, plan.joining, requests, result)
+        result.encode_seconds = time.monotonic() - start
+        running = [row for row in plan.running if row not in result.failed]
+        self._step(slots, running, result)
+        result.finished = {
+            row: slots.latents(row) for row in plan.finishing if row not in result.failed
+        }
+        slots.leave(plan.finishing | result.failed.keys())
+        if not len(slots):
+            self._groups.pop(plan.key)
+        result.seconds = time.monotonic() - start
+        return result
+
+    def release(self, rows: Collection[RowId]) -> None:
+        """Free the slots of cancelled rows; rows without one are passed over."""
+        for key, slots in list(self._groups.items()):
+            slots.leave(rows)
+            if not len(slots):
+                del self._groups[key]
+
+    def _slots(self, key: BatchKey) -> Slots:
+        if key not in self._groups:
+            self._groups[key] = Slots(
+                capacity=self._max_batch_size,
+                latent_shape=key.latent_shape,
+                max_evaluations=self._adapter.card.limits.max_steps * EVALUATIONS_PER_STEP,
+                device=self._adapter.device,
+                dtype=self._adapter.dtype,
+            )
+        return self._groups[key]
+
+    def _admit(
+        self,
+        slots: Slots,
+        joining: Sequence[RowId],
+        requests: Mapping[str, GenerationRequest],
+        result: RunResult,
+    ) -> None:
+        newcomers = [requests[row.request_id] for row in joining]
+        conditionings = self._encode(newcomers)
+        for row, request in zip(joining, newcomers, strict=True):
+            try:
+                self._join(slots, row, request, conditionings)
+            except Exception as error:
+                logger.exception("a row could not be encoded")
+                result.failed[row] = EncodeFailed(f"the prompt could not be encoded: {error}")
+
+    def _encode(self, requests: Sequence[GenerationRequest]) -> dict[str, Conditioning]:
+        """All prompts of the newcomers together; if that fails, each row tries alone."""
+        prompts = [request.prompt for request in requests]
+        prompts += [request.negative_prompt for request in requests if self._is_guided(request)]
+        try:
+            return self._encoder.encode(prompts)
+        except Exception:
+            logger.exception("prompts could not be encoded together")
+            return {}
+
+    def _join(
+        self,
+        slots: Slots,
+        id: RowId,
+        request: GenerationRequest,
+        conditionings: Mapping[str, Conditioning],
+    ) -> None:
+        def conditioning(prompt: str) -> Conditioning:
+            return conditionings.get(prompt) or self._encoder.encode([prompt])[prompt]
+
+        guided = self._is_guided(request)
+        positive = conditioning(request.prompt)
+        negative = conditioning(request.negative_prompt) if guided else None
+        generator = torch.Generator().manual_seed(request.seeds[id.image])
+        noise = self._adapter.initial_noise(slots.latent_shape, generator)
+        table = self._table(request)
+        row = Row(
+            id=id,
+            guidance_scale=request.guidance_scale,
+            guided=guided,
+            table=table,
+            generator=generator,
+        )
+        slots.join(row, noise * table.initial_scale, positive, negative)
+
+    def _step(self, slots: Slots, ids: Sequence[RowId], result: RunResult) -> None:
+        """One forward and one update. If the forward fails, each half of the rows tries for
+        itself, down to the row that is to blame.
+        """
+        if not ids:
+            return
+        rows = slots.arrange(ids)
+        try:
+            prediction = self._adapter.predict(slots.forward_batch())
+        except Exception as error:
+            if len(ids) == 1:
+                logger.exception("a denoising step failed")
+                result.failed[ids[0]] = StepFailed(f"a denoising step failed: {error}")
+                return
+            logger.warning("a forward of %d rows failed; trying halves: %s", len(ids), error)
+            middle = len(ids) // 2
+            self._step(slots, ids[:middle], result)
+            self._step(slots, ids[middle:], result)
+            return
+        slots.advance(prediction, self._fresh_noise(slots, rows))
+
+    def _fresh_noise(self, slots: Slots, rows: Sequence[Row]) -> dict[int, Tensor]:
+        shape = slots.latent_shape
+        return {
+            slot: self._adapter.initial_noise(shape, row.generator)
+            for slot, row in enumerate(rows)
+            if row.takes_noise
+        }
+
+    def _is_guided(self, request: GenerationRequest) -> bool:
+        return self._adapter.is_guided(request)
+
+    def _table(self, request: GenerationRequest) -> StepTable:
+        """Kept for the last requests that differ, since making one takes as long as a small
+        model's tick.
+        """
+        key = (request.sampler, request.steps, request.width, request.height)
+        if key not in self._tables:
+            if len(self._tables) >= 256:
+                self._tables.pop(next(iter(self._tables)))
+            self._tables[key] = step_table(self._adapter.schedule(request))
+        return self._tables[key]

@@ -1,0 +1,131 @@
+"""The engine as a process of its own: a loop, and a thread that moves messages.
+
+Started by :class:`chairlift.engine.client.EngineClient` as ``python -m chairlift.engine.worker``;
+its configuration comes as one line of JSON on standard input. When standard input ends, the front
+end is gone, and so goes the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections import deque
+
+import msgspec
+import zmq
+
+from chairlift.engine.loop import Loop
+from chairlift.engine.messages import (
+    FromEngine,
+    Loading,
+    Ready,
+    StartFailed,
+    decode_to_engine,
+    encode,
+)
+from chairlift.engine.worker_config import WorkerConfig
+from chairlift.errors import ConfigurationError
+from chairlift.models.registry import load_model
+from chairlift.scheduling.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 4 * 2**20
+"""A longer message to the engine is dropped; the longest real one holds two prompts."""
+
+
+class Courier:
+    """Moves messages between the socket, which belongs to one thread, and everybody else."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.connect(endpoint)
+        self._outbox: deque[bytes] = deque()
+        self._wake_read, self._wake_write = os.pipe()
+
+    def send(self, message: FromEngine) -> None:
+        """Post a message; from any thread, without waiting."""
+        self._outbox.append(encode(message))
+        os.write(self._wake_write, b"\0")
+
+    def carry(self, loop: Loop) -> None:
+        """Move messages until the process ends."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._wake_read, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll())
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+                self.flush()
+            if self._socket in ready:
+                self._receive(loop)
+
+    def flush(self) -> None:
+        """Hand all posted messages to the socket; only by the thread that carries."""
+        while self._outbox:
+            self._socket.send(self._outbox.popleft(), copy=False)
+
+    def close(self) -> None:
+        """Flush and close; only where no thread carries."""
+        self.flush()
+        self._socket.close()
+        zmq.Context.instance().term()
+
+    def _receive(self, loop: Loop) -> None:
+        frame = self._socket.recv()
+        try:
+            loop.send(decode_to_engine(frame))
+        except msgspec.MsgspecError as error:
+            logger.error("a message of %d bytes was dropped: %s", len(frame), error)
+
+
+def run(config: WorkerConfig) -> int:
+    """Load the model, say so, and turn the loop until told to stop; the exit status."""
+    courier = Courier(config.endpoint)
+
+    def progress(part: str, done: int, total: int) -> None:
+        courier.send(Loading(part=part, done=done, total=total))
+        courier.flush()
+
+    try:
+        scheduler = Scheduler(
+            batching=config.batching,
+            max_batch_size=config.max_batch_size,
+            batch_delay=config.batch_delay,
+        )
+        adapter = load_model(
+            config.model, device=config.device, dtype=config.dtype, progress=progress
+        )
+    except ConfigurationError as error:
+        courier.send(StartFailed(reason=str(error)))
+        courier.close()
+        return 2
+    loop = Loop(adapter, scheduler, config.max_batch_size, courier.send)
+    threading.Thread(target=courier.carry, args=(loop,), name="courier", daemon=True).start()
+    courier.send(Ready(card=adapter.card, max_batch_size=config.max_batch_size))
+    loop.run()
+    return 0
+
+
+def _exit_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def main() -> None:
+    # An interrupt on the terminal reaches every process; the front end decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfig)
+    threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
+    sys.exit(run(config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""What an engine process is started with. Apart from the worker, so that the front end can say it
+without importing torch.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine process."""
+
+    endpoint: str = ""
+    """ZeroMQ address of the front end's socket; filled in by the client."""
+    model: str | None = None
+    """A folder, a hub id, ``fake``, or None for the bundled model."""
+    device: str = "auto"
+    dtype: str = "auto"
+    batching: str = "continuous"
+    max_batch_size: int = 16
+    batch_delay: float = 0.0
+    """Seconds."""

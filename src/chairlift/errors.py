@@ -1,0 +1,154 @@
+"""Everything that Chairlift raises on purpose.
+
+* ChairliftError
+  * ConfigurationError: an option or the surroundings are wrong (exit code 2)
+    * ModelError: a model folder is missing, incomplete or not supported
+  * IllegalTransition: a row was moved to a status that it can't reach
+  * RequestError: one request can't be served
+    * InvalidRequest (400)
+    * UnknownModel (404)
+    * PayloadTooLarge (413)
+    * QueueFull (429)
+    * RequestCancelled (499)
+    * GenerationFailed (500)
+      * EncodeFailed, StepFailed, DecodeFailed, NumericalError, EngineCrash
+    * Unavailable (503)
+
+A :class:`RequestError` knows its HTTP status and the fields of OpenAI's error object. It crosses
+the process boundary as its ``code``, ``message`` and ``param``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ChairliftError(Exception):
+    """The root of the tree."""
+
+
+class ConfigurationError(ChairliftError):
+    """An option or the surroundings are wrong: one line for the operator, exit code 2."""
+
+
+class ModelError(ConfigurationError):
+    """A model can't be loaded; the message says what is missing."""
+
+
+class IllegalTransition(ChairliftError):
+    """A row was moved to a status that it can't reach from where it is."""
+
+
+class RequestError(ChairliftError):
+    """One request can't be served.
+
+    Args:
+        message: What is wrong, with the value and the bound.
+        param: The field that is wrong, where one is.
+        retry_after: Seconds after which a new attempt makes sense, where that is known.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+
+
+class InvalidRequest(RequestError):
+    """A field is missing, unknown or out of bounds."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class UnknownModel(RequestError):
+    """The request names a model that isn't served here."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class PayloadTooLarge(RequestError):
+    """The body is larger than the server reads."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "payload_too_large"
+
+
+class QueueFull(RequestError):
+    """As many rows as the server keeps are already accepted."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_full"
+
+
+class RequestCancelled(RequestError):
+    """The caller went away or asked to stop."""
+
+    status = 499
+    type = "invalid_request_error"
+    code = "cancelled"
+
+
+class GenerationFailed(RequestError):
+    """The engine could not make this picture; other requests go on."""
+
+    code = "generation_failed"
+
+
+class EncodeFailed(GenerationFailed):
+    """The prompt could not be encoded."""
+
+    code = "encode_failed"
+
+
+class StepFailed(GenerationFailed):
+    """A denoising step raised."""
+
+    code = "step_failed"
+
+
+class DecodeFailed(GenerationFailed):
+    """The latents could not be turned into a picture."""
+
+    code = "decode_failed"
+
+
+class NumericalError(GenerationFailed):
+    """The latents became infinite or not a number."""
+
+    code = "numerical_error"
+
+
+class EngineCrash(GenerationFailed):
+    """The engine process died again and again with this request aboard."""
+
+    code = "engine_crash"
+
+
+class Unavailable(RequestError):
+    """The server is starting, restarting or shutting down."""
+
+    status = 503
+    code = "unavailable"
+
+
+def _leaves(root: type[RequestError]) -> list[type[RequestError]]:
+    return [root, *(leaf for child in root.__subclasses__() for leaf in _leaves(child))]
+
+
+REQUEST_ERRORS: dict[str, type[RequestError]] = {
+    error.code: error for error in _leaves(RequestError)
+}
+"""Every request error by its code."""

@@ -1,0 +1,81 @@
+"""The one update that advances every row, whatever its sampler, step or prediction type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from chairlift.sampling.samplers import COLUMNS
+
+_TIMESTEP = COLUMNS.index("timestep")
+_INPUT_SCALE = COLUMNS.index("input_scale")
+_FIRST_UPDATE_COLUMN = COLUMNS.index("denoised_x")
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """The coefficients of this tick, gathered from the rows' step tables.
+
+    Args:
+        columns: ``(rows, len(COLUMNS))``, float32.
+        dimensions: Number of dimensions of the latents, the rows' included.
+    """
+
+    columns: Tensor
+    dimensions: int
+
+    @property
+    def timestep(self) -> Tensor:
+        """``(rows,)``."""
+        return self.columns[:, _TIMESTEP]
+
+    @property
+    def input_scale(self) -> Tensor:
+        """``(rows, 1, …)``, to multiply latents with."""
+        return self.columns[:, _INPUT_SCALE].view(-1, *self._ones)
+
+    def update(self) -> tuple[Tensor, ...]:
+        """``denoised_x`` and all that follow it, each ``(rows, 1, …)``."""
+        columns = self.columns[:, _FIRST_UPDATE_COLUMN:].unbind(dim=1)
+        return tuple(column.view(-1, *self._ones) for column in columns)
+
+    @property
+    def _ones(self) -> tuple[int, ...]:
+        return (1,) * (self.dimensions - 1)
+
+
+def advance(
+    latents: Tensor,
+    history: Tensor,
+    prediction: Tensor,
+    noise: Tensor | None,
+    coefficients: Coefficients,
+) -> None:
+    """One sampler update of all rows, in place and without a host synchronisation.
+
+    Args:
+        latents: ``(rows, …)``, float32; becomes the next latents.
+        history: Like ``latents``; what each row's sampler remembers, becomes the next.
+        prediction: Like ``latents``, in any float type: the denoiser's output after guidance.
+        noise: Like ``latents``: unit noise, finite in every row; None if no row takes any.
+        coefficients: This tick's.
+    """
+    (
+        denoised_x,
+        denoised_p,
+        next_x,
+        next_denoised,
+        next_h,
+        next_z,
+        history_x,
+        history_denoised,
+    ) = coefficients.update()
+    denoised = denoised_x * latents
+    denoised.addcmul_(denoised_p, prediction.to(latents.dtype))
+    remembered = history_x * latents
+    remembered.addcmul_(history_denoised, denoised)
+    latents.mul_(next_x).addcmul_(next_denoised, denoised).addcmul_(next_h, history)
+    if noise is not None:
+        latents.addcmul_(next_z, noise)
+    history.copy_(remembered)

@@ -1,0 +1,183 @@
+"""The samplers, as tables of numbers.
+
+Every sampler here is linear in the latents, the predicted clean latents, what it remembers of
+earlier evaluations, and fresh noise. So a sampler is a function that turns a
+:class:`~chairlift.sampling.schedule.Schedule` into one row of coefficients for each evaluation,
+computed once on the host in float64; and *one* update (:func:`chairlift.sampling.advance.advance`)
+serves rows of any samplers, steps and prediction types together.
+
+Notation, as in the papers: ``x`` the latents, ``denoised`` the predicted clean latents, ``sigma``
+the noise level, ``x = alpha * denoised + sigma * noise``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chairlift.sampling.schedule import Levels, Schedule
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepTable:
+    """The coefficients of one row's evaluations; every column has one value for each.
+
+    With ``x`` the latents, ``h`` the history, ``p`` the denoiser's output and ``z`` unit noise::
+
+        denoised = denoised_x * x + denoised_p * p
+        next x   = next_x * x + next_denoised * denoised + next_h * h + next_z * z
+        next h   = history_x * x + history_denoised * denoised
+    """
+
+    initial_scale: float
+    """What the initial unit noise is multiplied by."""
+    timestep: Levels
+    """What the denoiser is told."""
+    input_scale: Levels
+    """What the latents are multiplied by before the denoiser sees them."""
+    denoised_x: Levels
+    denoised_p: Levels
+    next_x: Levels
+    next_denoised: Levels
+    next_h: Levels
+    next_z: Levels
+    history_x: Levels
+    history_denoised: Levels
+
+    def stack(self) -> NDArray[np.float32]:
+        """``(evaluations, len(COLUMNS))``."""
+        columns = [getattr(self, name) for name in COLUMNS]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.timestep)
+
+
+COLUMNS = tuple(field.name for field in fields(StepTable) if field.name != "initial_scale")
+
+
+@dataclass(kw_only=True, slots=True)
+class _Update:
+    """The coefficients that depend on the sampler, all zero at first."""
+
+    next_x: Levels
+    next_denoised: Levels
+    next_h: Levels
+    next_z: Levels
+    history_x: Levels
+    history_denoised: Levels
+
+    @classmethod
+    def zeros(cls, evaluations: int) -> _Update:
+        return cls(**{field.name: np.zeros(evaluations) for field in fields(cls)})
+
+
+def _ddim(schedule: Schedule) -> _Update:
+    """Deterministic DDIM (Song et al. 2021, equation 12 with eta 0). With ``alpha`` 1 it is the
+    Euler step of Karras et al. 2022, algorithm 1, and with ``alpha = 1 - sigma`` the Euler step of
+    rectified flow, so it serves those samplers too.
+    """
+    update = _Update.zeros(schedule.evaluations)
+    update.next_x = schedule.next_sigmas / schedule.sigmas
+    update.next_denoised = schedule.next_alphas - schedule.alphas * update.next_x
+    return update
+
+
+def _euler_ancestral(schedule: Schedule) -> _Update:
+    """Euler steps that go lower than the next level and return to it with fresh noise
+    (k-diffusion, ``sample_euler_ancestral``). For flow matching the noise is all fresh, which is
+    diffusers' ``stochastic_sampling``.
+    """
+    update = _Update.zeros(schedule.evaluations)
+    sigma, sigma_next = schedule.sigmas, schedule.next_sigmas
+    if schedule.prediction == "flow":
+        update.next_denoised, update.next_z = schedule.next_alphas, sigma_next
+        return update
+    sigma_up = np.sqrt(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2)
+    sigma_down = np.sqrt(sigma_next**2 - sigma_up**2)
+    update.next_x = sigma_down / sigma
+    update.next_denoised = 1 - update.next_x
+    update.next_z = sigma_up
+    return update
+
+
+def _heun(schedule: Schedule) -> _Update:
+    """Heun's method (Karras et al. 2022, algorithm 1), each of its two evaluations a step of its
+    own: first an Euler step, which remembers its slope ``d = (x - denoised) / sigma``, then from
+    where that landed the correction ``dt * (d_next - d) / 2``.
+
+    For flow matching too, since ``(x - denoised) / sigma`` is the velocity there.
+    """
+    update = _Update.zeros(schedule.evaluations)
+    predictor = np.arange(0, schedule.evaluations, 2)
+    corrector = np.arange(1, schedule.evaluations, 2)
+    sigma, sigma_next = schedule.sigmas[predictor], schedule.next_sigmas[predictor]
+    update.next_x[predictor] = sigma_next / sigma
+    update.next_denoised[predictor] = 1 - sigma_next / sigma
+    update.history_x[predictor] = 1 / sigma
+    update.history_denoised[predictor] = -1 / sigma
+    half_step = (schedule.sigmas[corrector] - schedule.sigmas[corrector - 1]) / 2
+    slope = half_step / schedule.sigmas[corrector]
+    update.next_x[corrector] = 1 + slope
+    update.next_denoised[corrector] = -slope
+    update.next_h[corrector] = -half_step
+    return update
+
+
+def _dpmpp_2m(schedule: Schedule) -> _Update:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2, midpoint form): the history is the previous
+    ``denoised``. The first step, and the last (which ends at ``sigma`` 0), are of first order.
+    """
+    update = _ddim(schedule)
+    update.history_denoised = np.ones(schedule.evaluations)
+    if schedule.evaluations < 3:
+        return update
+    log_snr = np.log(schedule.alphas[1:]) - np.log(schedule.sigmas[1:])
+    with np.errstate(divide="ignore"):  # The first level of flow matching has alpha 0.
+        first_log_snr = np.log(schedule.alphas[0]) - np.log(schedule.sigmas[0])
+    h_last = np.diff(np.concatenate([[first_log_snr], log_snr]))[:-1]
+    h = np.diff(log_snr)
+    middle = slice(1, schedule.evaluations - 1)
+    correction = 0.5 * update.next_denoised[middle] * h / h_last
+    update.next_denoised[middle] += correction
+    update.next_h[middle] = -correction
+    return update
+
+
+_SAMPLERS: dict[str, Callable[[Schedule], _Update]] = {
+    "euler": _ddim,
+    "euler_ancestral": _euler_ancestral,
+    "heun": _heun,
+    "ddim": _ddim,
+    "dpmpp_2m": _dpmpp_2m,
+    "dpmpp_2m_karras": _dpmpp_2m,
+}
+
+
+def step_table(schedule: Schedule) -> StepTable:
+    """The coefficients of every evaluation of ``schedule``."""
+    update = _SAMPLERS[schedule.sampler](schedule)
+    denoised_x, denoised_p = _denoised(schedule)
+    return StepTable(
+        initial_scale=schedule.initial_scale,
+        timestep=schedule.timesteps,
+        input_scale=schedule.input_scales,
+        denoised_x=denoised_x,
+        denoised_p=denoised_p,
+        **{field.name: getattr(update, field.name) for field in fields(update)},
+    )
+
+
+def _denoised(schedule: Schedule) -> tuple[Levels, Levels]:
+    """How the clean latents follow from the latents and from the denoiser's output."""
+    alpha, sigma = schedule.alphas, schedule.sigmas
+    if schedule.prediction == "flow":
+        return np.ones_like(sigma), -sigma
+    if schedule.prediction == "epsilon":
+        return 1 / alpha, -sigma / alpha
+    norm = np.sqrt(alpha**2 + sigma**2)
+    return alpha / norm**2, -sigma / norm

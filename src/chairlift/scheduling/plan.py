@@ -1,0 +1,48 @@
+"""What the scheduler says, and what it is told: one tick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chairlift.request import RowId
+from chairlift.scheduling.batch_key import BatchKey
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """One tick. Empty (``key`` is None) when there is nothing to run."""
+
+    key: BatchKey | None = None
+    joining: tuple[RowId, ...] = ()
+    """Rows that take a slot now; they are among ``running``."""
+    running: tuple[RowId, ...] = ()
+    """The rows of the forward."""
+    steps: tuple[int, ...] = ()
+    """For each row of the forward the number of evaluations that it has behind it."""
+    finishing: frozenset[RowId] = frozenset()
+    """The rows of the forward for which it is the last."""
+    wake_at: float | None = None
+    """If empty: when to plan again although nothing has arrived."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TickResult:
+    """What became of a plan."""
+
+    plan: Plan
+    failed: frozenset[RowId] = frozenset()
+    """Rows that have lost their slot to an error."""
+    seconds: float = 0.0
+    """Duration of the tick; refines the prediction of the backlog."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """Statistics of one moment."""
+
+    running: int
+    """Rows that have a slot."""
+    waiting: int
+    """Rows that wait for one."""
+    backlog_seconds: float
+    """Predicted time to do all that is running and waiting."""

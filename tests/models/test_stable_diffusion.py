@@ -1,0 +1,91 @@
+"""A lone request equals the stock diffusers pipeline from the same folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import DiffusionPipeline
+
+from chairlift import Engine
+from chairlift.models.registry import load_model
+from chairlift.sampling.schedule import DIFFUSION_SAMPLERS, diffusion_scheduler
+from tests.builders import (
+    largest_difference,
+    pixels,
+    save_tiny_stable_diffusion,
+    stock_picture,
+)
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "epsilon": {"prediction_type": "epsilon", "timestep_spacing": "leading", "steps_offset": 1},
+    "v": {"prediction_type": "v_prediction", "timestep_spacing": "trailing"},
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp(request.param) / "tiny"
+    return save_tiny_stable_diffusion(path, **CONFIGS[request.param])
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[Engine]:
+    with Engine(str(folder), device="cpu") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path) -> DiffusionPipeline:
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
+@pytest.mark.parametrize("steps", [1, 4, 20])
+@pytest.mark.parametrize("sampler", DIFFUSION_SAMPLERS)
+def test_a_lone_request_equals_the_stock_pipeline(
+    engine: Engine, pipeline: DiffusionPipeline, sampler: str, steps: int, guidance_scale: float
+) -> None:
+    width, height = (64, 64) if steps != 4 else (72, 40)
+    settings: dict[str, Any] = {
+        "negative_prompt": "dull" if steps == 20 else "",
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "seed": 7,
+        "width": width,
+        "height": height,
+    }
+    pipeline.scheduler = diffusion_scheduler(sampler, pipeline.scheduler.config)
+    expected = stock_picture(pipeline, prompt="a red boat", **settings)
+    [picture] = engine.generate("a red boat", sampler=sampler, **settings)
+    assert largest_difference(pixels(picture), expected) <= 1
+
+
+@pytest.mark.parametrize("prompt", ["", "x" * 10_000, "🚠 ⛷️ 🏔️", "עברית ועוד", "a\nb\tc\0d"])
+def test_any_text_is_a_prompt(engine: Engine, pipeline: DiffusionPipeline, prompt: str) -> None:
+    settings: dict[str, Any] = {
+        "negative_prompt": "",
+        "steps": 2,
+        "guidance_scale": 3.0,
+        "seed": 1,
+        "width": 64,
+        "height": 64,
+    }
+    pipeline.scheduler = diffusion_scheduler("euler", pipeline.scheduler.config)
+    expected = stock_picture(pipeline, prompt=prompt, **settings)
+    [picture] = engine.generate(prompt, sampler="euler", **settings)
+    assert largest_difference(pixels(picture), expected) <= 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(8, 8), (8, 64), (128, 128), (256, 64)])
+def test_sizes_at_the_limits(engine: Engine, width: int, height: int) -> None:
+    [picture] = engine.generate("a boat", width=width, height=height, steps=1)
+    assert picture.image.size == (width, height)
+
+
+def test_the_default_sampler_is_the_checkpoints(folder: Path) -> None:
+    assert load_model(str(folder), device="cpu").card.defaults.sampler == "euler"
