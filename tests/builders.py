@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from chairlift.engine.engine import GeneratedImage
@@ -55,8 +57,14 @@ def a_row(
 
 def pixels(picture: GeneratedImage) -> torch.Tensor:
     """``(height, width, 3)``, int16, so that differences don't wrap."""
-    data = bytearray(picture.image.tobytes())
-    width, height = picture.image.size
+    return file_pixels(picture.data)
+
+
+def file_pixels(file: bytes) -> torch.Tensor:
+    """``(height, width, 3)``, int16, of a picture file."""
+    image = Image.open(BytesIO(file)).convert("RGB")
+    data = bytearray(image.tobytes())
+    width, height = image.size
     return torch.frombuffer(data, dtype=torch.uint8).view(height, width, 3).to(torch.int16)
 
 

@@ -89,11 +89,12 @@ class Loop:
         """Turn until a Stop is read."""
         try:
             while not self._stopped:
-                self._turn()
+                self.turn()
         finally:
             self._images.shutdown(wait=False, cancel_futures=True)
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """One turn. If there is nothing to do, it waits for a message."""
         plan = self._scheduler.plan(time.monotonic())
         if plan.key is not None:
             self._run(plan)

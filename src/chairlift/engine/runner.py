@@ -88,6 +88,7 @@ class Runner:
         result.seconds = time.monotonic() - start
         return result
 
+    @torch.inference_mode()
     def release(self, rows: Collection[RowId]) -> None:
         """Free the slots of cancelled rows; rows without one are passed over."""
         for key, slots in list(self._groups.items()):

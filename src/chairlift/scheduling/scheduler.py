@@ -88,8 +88,8 @@ class Scheduler:
         if plan.key is None:
             return
         group = self._state.groups[plan.key]
-        group.last_turn = self._tick
         self._tick += 1
+        group.last_turn = self._tick
         for row in plan.running:
             group.running[row].done += 1
             if row in result.failed or row in plan.finishing:

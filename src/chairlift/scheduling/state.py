@@ -44,7 +44,7 @@ class Group:
 
     key: BatchKey
     last_turn: int
-    """The tick in which the group last ran, or else the one in which it was made."""
+    """The number of ticks when the group last ran, or else when it was made."""
     waiting: dict[RowId, RowWork] = field(default_factory=dict)
     running: dict[RowId, Progress] = field(default_factory=dict)
 

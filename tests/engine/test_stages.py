@@ -1,0 +1,139 @@
+"""The stages around the denoiser: encoding, decoding, the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from chairlift.engine.decoder import Decoder
+from chairlift.engine.encoder import Encoder
+from chairlift.engine.images import encode_image
+from chairlift.engine.ledger import Ledger
+from chairlift.errors import DecodeFailed, IllegalTransition, NumericalError
+from chairlift.models.adapter import Conditioning
+from chairlift.models.fake import FakeModel
+from chairlift.request import OUTPUT_FORMATS, OutputFormat, RowId, Status
+from tests.builders import a_request, file_pixels, largest_difference
+
+
+class CountingModel(FakeModel):
+    """Remembers what it was asked to encode and to decode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoded: list[list[str]] = []
+        self.decoded: list[int] = []
+
+    def encode(self, prompts: Sequence[str]) -> list[Conditioning]:
+        self.encoded.append(list(prompts))
+        return super().encode(prompts)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        self.decoded.append(len(latents))
+        if bool((latents == 13).any()):
+            raise RuntimeError("no picture")
+        return super().decode(latents)
+
+
+def test_a_prompt_is_encoded_once_and_newcomers_together() -> None:
+    model = CountingModel()
+    encoder = Encoder(model)
+    encoder.encode(["a", "b", "a", ""])
+    encoder.encode(["b", "c"])
+    assert model.encoded == [["a", "b", ""], ["c"]]
+
+
+def test_the_cache_has_a_bound_and_forgets_the_least_recently_used() -> None:
+    model = CountingModel()
+    size = model.encode(["a"])[0].nbytes
+    encoder = Encoder(model, max_bytes=2 * size)
+    for prompt in ("a", "b", "a", "c", "a", "b"):
+        encoder.encode([prompt])
+        assert encoder.cached_bytes <= 2 * size
+    assert model.encoded == [["a"], ["a"], ["b"], ["c"], ["b"]]
+
+
+def test_more_prompts_at_once_than_the_cache_holds_are_all_answered() -> None:
+    encoder = Encoder(FakeModel(), max_bytes=1)
+    found = encoder.encode(["a", "b", "c"])
+    assert list(found) == ["a", "b", "c"]
+    assert encoder.cached_bytes <= 1
+
+
+def create_decoder(model: FakeModel | None = None) -> Decoder:
+    return Decoder(model or FakeModel(), chunk=2)
+
+
+def test_rows_are_decoded_in_chunks_of_one_shape() -> None:
+    model = CountingModel()
+    decoder = create_decoder(model)
+    for number, side in enumerate([8, 8, 8, 4, 8]):
+        decoder.submit(RowId(str(number), 0), torch.zeros(4, side, side))
+    rows = []
+    while len(decoder):
+        rows.append([decoded.row.request_id for decoded in decoder.run()])
+    assert rows == [["0", "1"], ["2"], ["3"], ["4"]]
+    assert decoder.run() == []
+
+
+def test_latents_that_are_not_finite_fail_alone() -> None:
+    decoder = create_decoder()
+    decoder.submit(RowId("bad", 0), torch.full((4, 8, 8), torch.inf))
+    decoder.submit(RowId("good", 0), torch.zeros(4, 8, 8))
+    bad, good = decoder.run()
+    assert isinstance(bad.outcome, NumericalError)
+    assert not isinstance(good.outcome, NumericalError)
+
+
+def test_a_row_that_can_not_be_decoded_fails_alone() -> None:
+    decoder = create_decoder(CountingModel())
+    decoder.submit(RowId("good", 0), torch.zeros(4, 8, 8))
+    decoder.submit(RowId("bad", 0), torch.full((4, 8, 8), 13.0))
+    good, bad = decoder.run()
+    assert isinstance(bad.outcome, DecodeFailed)
+    assert not isinstance(good.outcome, DecodeFailed)
+
+
+@pytest.mark.parametrize("output_format", OUTPUT_FORMATS)
+def test_pictures_are_written_in_the_format_that_is_asked_for(output_format: OutputFormat) -> None:
+    pixels = FakeModel().decode(torch.ones(1, 4, 8, 8))[0].numpy()
+    data = encode_image(pixels, output_format, quality=95)
+    tolerance = 0 if output_format == "png" else 6
+    assert largest_difference(file_pixels(data), torch.from_numpy(pixels)) <= tolerance
+
+
+def test_the_ledger_keeps_the_times_and_pictures_of_a_request() -> None:
+    ledger, request = Ledger(), a_request("x", n=2)
+    ledger.open(request, evaluations=5, now=10.0)
+    first, second = request.row_ids
+    for row, offset in ((first, 0.0), (second, 1.0)):
+        ledger.move(row, Status.ENCODING, 11.0 + offset)
+        ledger.move(row, Status.DENOISING, 11.5 + offset)
+        ledger.move(row, Status.DECODING, 15.0 + offset)
+    assert not ledger.finish(second, b"two", 18.0)
+    assert ledger.finish(first, b"one", 17.0)
+    images, timings = ledger.close("x")
+    assert images == [b"one", b"two"]
+    assert (timings.queue_s, timings.encode_s, timings.denoise_s) == (2.0, 0.5, 3.5)
+    assert (timings.decode_s, timings.total_s) == (2.0, 8.0)
+    assert "x" not in ledger
+    assert len(ledger) == 0
+
+
+def test_the_ledger_refuses_an_illegal_move() -> None:
+    ledger = Ledger()
+    ledger.open(a_request("x"), evaluations=5, now=0.0)
+    with pytest.raises(IllegalTransition):
+        ledger.move(RowId("x", 0), Status.FINISHED, 1.0)
+
+
+def test_an_abandoned_request_is_gone_with_all_its_rows() -> None:
+    ledger, request = Ledger(), a_request("x", n=3)
+    ledger.open(request, evaluations=5, now=0.0)
+    ledger.move(request.row_ids[1], Status.ENCODING, 1.0)
+    assert ledger.abandon("x", Status.CANCELLED, 2.0) == request.row_ids
+    assert "x" not in ledger
+    assert "x" not in ledger.requests
