@@ -63,7 +63,11 @@ def test_no_seed_is_a_random_one(seed: int | None) -> None:
     [
         ({"n": 0}, "n", "n is 0; it must be from 1 to 10"),
         ({"n": 11}, "n", "n is 11; it must be from 1 to 10"),
-        ({"width": 65}, "size", "size is 65x64; each side must be a multiple of 8, the nearest is 64x64"),
+        (
+            {"width": 65},
+            "size",
+            "size is 65x64; each side must be a multiple of 8, the nearest is 64x64",
+        ),
         ({"width": 0}, "size", "the nearest is 8x64"),
         ({"height": -8}, "size", "size is 64x-8"),
         ({"width": 65536, "height": 65536}, "size", "at most 262144 are allowed"),

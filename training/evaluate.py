@@ -93,7 +93,9 @@ def main() -> None:
     print("| sampler | steps | guidance | " + " | ".join([*ATTRIBUTES, "all"]) + " |")
     print("| --- " * (len(ATTRIBUTES) + 4) + "|")
     for sampler in arguments.samplers:
-        pipeline.scheduler = SCHEDULERS[sampler].from_config(pipeline.scheduler.config)
+        pipeline.scheduler = SCHEDULERS[sampler].from_config(
+            pipeline.scheduler.config, clip_sample=False
+        )
         for steps in arguments.steps:
             for guidance in arguments.guidance:
                 pictures = generate(pipeline, prompts, steps, guidance)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 import chairlift
-from chairlift.errors import ChairliftError
+from chairlift.errors import ChairliftError, ConfigurationError
 from chairlift.request import OUTPUT_FORMATS
 
 if TYPE_CHECKING:
@@ -36,13 +45,17 @@ Model = Annotated[
     typer.Argument(help="A folder in diffusers format or a hub id; left out, the bundled model."),
 ]
 Batching = Annotated[
-    str, typer.Option(help="continuous (at every step), dynamic (at every request) or off.")
+    Literal["continuous", "dynamic", "off"],
+    typer.Option(help="Join at every step, at every request, or never."),
 ]
 MaxBatchSize = Annotated[
     str, typer.Option(metavar="N|auto", help="The most rows in one forward; auto is 16.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="auto is float32 on a CPU and bfloat16 on CUDA."),
+]
 
 
 def main() -> None:
@@ -51,7 +64,7 @@ def main() -> None:
     try:
         app()
     except ChairliftError as error:
-        console.print(f"[red]chairlift:[/red] {error}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("chairlift:", "red"), f" {error}"), soft_wrap=True)
         sys.exit(2)
 
 
@@ -59,8 +72,23 @@ def _parse_max_batch_size(value: str) -> int:
     if value == "auto":
         return DEFAULT_MAX_BATCH_SIZE
     if not value.isdecimal() or int(value) < 1:
-        raise typer.BadParameter(f"{value!r} is neither a whole number from 1 on nor auto")
+        raise typer.BadParameter(
+            f"{value!r} is neither a whole number from 1 on nor auto",
+            param_hint="--max-batch-size",
+        )
     return int(value)
+
+
+def _parse_delay(milliseconds: float) -> float:
+    if not 0 <= milliseconds < math.inf:
+        raise typer.BadParameter(f"{milliseconds} is not 0 or more", param_hint="--batch-delay-ms")
+    return milliseconds / 1000
+
+
+def _parse_api_key(key: str | None) -> str | None:
+    if key == "":
+        raise typer.BadParameter("the key is empty", param_hint="--api-key")
+    return key
 
 
 @app.command()
@@ -97,12 +125,9 @@ def serve(
 
     def on_ready(ready: Ready, url: str) -> None:
         card = ready.card
-        console.print(
-            f"[bold]{card.id}[/bold] ({card.parameters / 1e6:.1f} M weights, {card.dtype} on "
-            f"{card.device}) is served at [bold]{url}[/bold]",
-            highlight=False,
-            soft_wrap=True,
-        )
+        weights = f"{card.parameters / 1e6:.1f} M weights, {card.dtype} on {card.device}"
+        line = Text.assemble((card.id, "bold"), f" ({weights}) is served at ", (url, "bold"))
+        console.print(line, soft_wrap=True)
 
     run_server(
         ServeConfig(
@@ -112,12 +137,12 @@ def serve(
                 dtype=dtype,
                 batching=batching,
                 max_batch_size=_parse_max_batch_size(max_batch_size),
-                batch_delay=batch_delay_ms / 1000,
+                batch_delay=_parse_delay(batch_delay_ms),
             ),
             host=host,
             port=port,
             max_queue=max_queue,
-            api_key=api_key,
+            api_key=_parse_api_key(api_key),
             shutdown_timeout=shutdown_timeout,
         ),
         on_loading,
@@ -151,8 +176,12 @@ def generate(
     dtype: Dtype = "auto",
 ) -> None:
     """Generate pictures without a server; all prompts are denoised together."""
-    from chairlift.engine.engine import Engine
+    _make_folder(output)
 
+    from chairlift.engine.engine import Engine
+    from chairlift.models.registry import hide_progress_bars
+
+    hide_progress_bars()
     settings: dict[str, Any] = {
         "negative_prompt": negative_prompt,
         "steps": steps,
@@ -177,11 +206,23 @@ def generate(
         _generate(engine, prompts, settings, output)
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the folder {folder} can't be made: {error.strerror}") from None
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    """Bars that leave nothing behind, and that only a terminal shows."""
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
 @contextmanager
 def _loading_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar over the parts of the model, gone when they are loaded."""
     columns = (TextColumn("loading {task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with _progress(*columns) as progress:
         task = progress.add_task("model")
         yield lambda part, done, total: progress.update(
             task, description=part, completed=done, total=total
@@ -192,10 +233,9 @@ def _generate(engine: Engine, prompts: list[str], settings: dict[str, Any], outp
     """Generate with a bar over the steps of all rows, and save."""
     from chairlift.engine.messages import Activity
 
-    output.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     columns = (TextColumn("denoising"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with _progress(*columns) as progress:
         task = progress.add_task("", total=None)
 
         def on_activity(activity: Activity) -> None:
@@ -203,14 +243,18 @@ def _generate(engine: Engine, prompts: list[str], settings: dict[str, Any], outp
 
         engine.on_activity = on_activity
         futures = [engine.submit(prompt, **settings) for prompt in prompts]
-        progress.update(task, total=len(prompts) * settings["n"] * engine.card.defaults.steps)
+        steps = settings["steps"] or engine.card.defaults.steps
+        progress.update(task, total=len(prompts) * settings["n"] * steps)
         pictures = [picture for future in futures for picture in future.result()]
     seconds = time.monotonic() - start
     out = Console()
     for number, picture in enumerate(pictures):
         path = _free_path(output, number, picture.request.output_format)
-        picture.save(path)
-        out.print(f"{path}  seed {picture.seed}", highlight=False, soft_wrap=True)
+        try:
+            picture.save(path)
+        except OSError as error:
+            raise ConfigurationError(f"{path} can't be written: {error.strerror}") from None
+        out.print(Text(f"{path}  seed {picture.seed}"), soft_wrap=True)
     console.print(f"{len(pictures)} in {seconds:.2f} s", highlight=False)
 
 

@@ -6,12 +6,13 @@
   * IllegalTransition: a row was moved to a status that it can't reach
   * RequestError: one request can't be served
     * InvalidRequest (400)
+    * InvalidApiKey (401)
     * UnknownModel (404)
     * PayloadTooLarge (413)
     * QueueFull (429)
     * RequestCancelled (499)
     * GenerationFailed (500)
-      * EncodeFailed, StepFailed, DecodeFailed, NumericalError, EngineCrash
+      * ScheduleFailed, EncodeFailed, StepFailed, DecodeFailed, NumericalError, EngineCrash
     * Unavailable (503)
 
 A :class:`RequestError` knows its HTTP status and the fields of OpenAI's error object. It crosses
@@ -69,6 +70,14 @@ class InvalidRequest(RequestError):
     code = "invalid_value"
 
 
+class InvalidApiKey(RequestError):
+    """The request has no API key, or a wrong one."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
 class UnknownModel(RequestError):
     """The request names a model that isn't served here."""
 
@@ -105,6 +114,12 @@ class GenerationFailed(RequestError):
     """The engine could not make this picture; other requests go on."""
 
     code = "generation_failed"
+
+
+class ScheduleFailed(GenerationFailed):
+    """The checkpoint's scheduler refuses these settings."""
+
+    code = "schedule_failed"
 
 
 class EncodeFailed(GenerationFailed):

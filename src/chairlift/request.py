@@ -139,7 +139,8 @@ def create_request(
     _check_range("num_inference_steps", steps, 1, limits.max_steps)
     if not math.isfinite(guidance_scale):
         raise InvalidRequest(
-            f"guidance_scale is {guidance_scale}; it must be a finite number",
+            f"guidance_scale is {guidance_scale}; it must be a finite number "
+            f"from 0.0 to {MAX_GUIDANCE_SCALE}",
             param="guidance_scale",
         )
     _check_range("guidance_scale", guidance_scale, 0.0, MAX_GUIDANCE_SCALE)

@@ -92,7 +92,9 @@ def test_a_row_keeps_its_own_step_while_others_come_and_go() -> None:
     second = join(slots, 2, guided=True, steps=5)
     rows = slots.arrange([first, second])
     batch = slots.forward_batch()
-    by_row = dict(zip((row.id for row in rows), batch.timesteps[batch.guided :].tolist(), strict=True))
+    by_row = dict(
+        zip((row.id for row in rows), batch.timesteps[batch.guided :].tolist(), strict=True)
+    )
     schedule = diffusion_schedule("ddim", 10, {})
     assert start == [schedule.timesteps[0]]
     assert by_row[first] == schedule.timesteps[1]

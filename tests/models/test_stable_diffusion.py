@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,5 +89,34 @@ def test_sizes_at_the_limits(engine: Engine, width: int, height: int) -> None:
     assert picture.image.size == (width, height)
 
 
-def test_the_default_sampler_is_the_checkpoints(folder: Path) -> None:
-    assert load_model(str(folder), device="cpu").card.defaults.sampler == "euler"
+@pytest.mark.parametrize(
+    ("scheduler", "settings", "sampler"),
+    [
+        ("PNDMScheduler", {}, "plms"),
+        ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, "dpmpp_2m_karras"),
+        ("KDPM2DiscreteScheduler", {}, "euler"),
+    ],
+)
+def test_the_default_sampler_follows_the_checkpoints_scheduler(
+    folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    scheduler: str,
+    settings: dict[str, Any],
+    sampler: str,
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    path = copy / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text()) | {"_class_name": scheduler} | settings
+    path.write_text(json.dumps(config))
+    assert load_model(str(copy), device="cpu").card.defaults.sampler == sampler
+    assert ("KDPM2DiscreteScheduler isn't offered" in caplog.text) == (sampler == "euler")
+
+
+def test_a_folder_may_bring_defaults_of_its_own(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    settings = {"steps": 7, "guidance_scale": 2, "sampler": "heun", "max_pixels": 4096}
+    (copy / "chairlift.json").write_text(json.dumps(settings))
+    card = load_model(str(copy), device="cpu").card
+    assert (card.defaults.steps, card.defaults.guidance_scale) == (7, 2)
+    assert (card.defaults.sampler, card.limits.max_pixels) == ("heun", 4096)

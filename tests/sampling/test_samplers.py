@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chairlift.errors import ModelError
-from chairlift.sampling.advance import Coefficients, advance
+from chairlift.sampling.advance import HISTORY, Coefficients, advance
 from chairlift.sampling.samplers import StepTable, step_table
 from chairlift.sampling.schedule import (
     DIFFUSION_SAMPLERS,
@@ -83,7 +83,7 @@ def ours(schedules: list[Schedule], seeds: list[int]) -> list[Tensor]:
             for generator, table in zip(generators, tables, strict=True)
         ]
     )
-    history = torch.zeros_like(latents)
+    history = torch.zeros(len(tables), HISTORY, *SHAPE)
     done: dict[int, Tensor] = {}
     for step in range(max(table.evaluations for table in tables)):
         columns = np.stack([table.stack()[min(step, table.evaluations - 1)] for table in tables])
@@ -107,7 +107,7 @@ def ours(schedules: list[Schedule], seeds: list[int]) -> list[Tensor]:
 def test_a_lone_row_equals_diffusers(sampler: str, config: str, steps: int) -> None:
     expected = stock(diffusion_scheduler(sampler, CONFIGS[config]), steps, seed=5, diffusion=True)
     [actual] = ours([diffusion_schedule(sampler, steps, CONFIGS[config])], [5])
-    torch.testing.assert_close(actual, expected, rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(actual, expected, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 20])
@@ -116,7 +116,7 @@ def test_a_lone_row_equals_diffusers(sampler: str, config: str, steps: int) -> N
 def test_a_lone_flow_row_equals_diffusers(sampler: str, config: str, steps: int) -> None:
     expected = stock(flow_scheduler(sampler, FLOW_CONFIGS[config]), steps, seed=6, diffusion=False)
     [actual] = ours([flow_schedule(sampler, steps, FLOW_CONFIGS[config])], [6])
-    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(actual, expected, rtol=2e-4, atol=2e-4)
 
 
 def test_rows_of_all_samplers_steps_and_predictions_share_one_update() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -31,13 +32,12 @@ from chairlift.engine.messages import (
     Loading,
     Ready,
     StartFailed,
-    Stop,
     Submit,
     ToEngine,
     decode_from_engine,
     encode,
 )
-from chairlift.engine.worker_config import WorkerConfig
+from chairlift.engine.worker_config import CANT_START, WorkerConfig
 from chairlift.errors import REQUEST_ERRORS, ConfigurationError, EngineCrash, Unavailable
 from chairlift.models.card import ModelCard
 from chairlift.request import GenerationRequest
@@ -50,6 +50,8 @@ FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
 STOP_SECONDS = 5.0
 """How long a worker may take to end when it is told to."""
+
+IDLE = Activity(ticks=[], running=0, waiting=0, backlog_seconds=0.0)
 
 
 @dataclass(slots=True)
@@ -81,13 +83,17 @@ class EngineClient:
         self._ready: asyncio.Future[Ready] | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._socket: zmq.asyncio.Socket | None = None
-        self._folder = Path()
-        self.activity = Activity(ticks=[], running=0, waiting=0, backlog_seconds=0.0)
+        self._folder: Path | None = None
+        self.activity = IDLE
         """The last report."""
         self.on_restart: Callable[[], None] = lambda: None
         """Called when a worker has died and is going to be replaced."""
         self.is_ready = False
         """Whether a worker takes requests now."""
+        self.worker_pid: int | None = None
+        """The process id of the worker, while there is one."""
+        self.is_closed = False
+        """Whether :meth:`close` was called; requests are not taken any more."""
 
     async def start(self) -> Ready:
         """Start the worker and wait until it is ready.
@@ -104,17 +110,24 @@ class EngineClient:
             await self.close()
             raise
 
+    async def drain(self, seconds: float) -> None:
+        """Wait until every accepted request has ended, at most this long."""
+        answers = [pending.answer for pending in self._pending.values()]
+        if answers:
+            await asyncio.wait(answers, timeout=seconds)
+
     async def close(self) -> None:
         """End the worker; what isn't finished fails with Unavailable."""
+        self.is_closed = True
         if self._supervision is not None:
             self._supervision.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._supervision
-            self._supervision = None
+            await asyncio.wait({self._supervision})
         for pending in list(self._pending.values()):
             if not pending.answer.done():
                 pending.answer.set_exception(Unavailable("the server is shutting down"))
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._report(IDLE)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def card(self) -> ModelCard:
@@ -135,6 +148,8 @@ class EngineClient:
         Raises:
             RequestError: It has failed.
         """
+        if self.is_closed:
+            raise Unavailable("the server is shutting down")
         answer: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         self._pending[request.id] = _Pending(request, answer)
         try:
@@ -155,25 +170,43 @@ class EngineClient:
     # ------------------------------------------------------------------ supervision
 
     async def _supervise(self, ready: asyncio.Future[Ready]) -> None:
-        """Run worker after worker until cancelled, or until one says that it can't start."""
+        """Run worker after worker until cancelled; but if not even the first becomes ready, say
+        why and give up.
+        """
         backoff = FIRST_BACKOFF_SECONDS
-        for incarnation in range(sys.maxsize):
-            async with self._worker(incarnation) as (process, socket):
-                listening = asyncio.create_task(self._listen(socket, ready))
-                exited = asyncio.create_task(process.wait())
-                try:
-                    await asyncio.wait({listening, exited}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    was_ready, self.is_ready, self._socket = self.is_ready, False, None
-                    listening.cancel()
-                    exited.cancel()
-            if listening.done() and not listening.cancelled() and listening.exception() is None:
+        for incarnation in itertools.count():
+            try:
+                was_ready, reason = await self._run_worker(incarnation, ready)
+            except (OSError, zmq.ZMQError) as error:
+                was_ready, reason = False, f"the engine process can't be started: {error}"
+            if not ready.done():
+                ready.set_exception(ConfigurationError(reason))
                 return
             self.on_restart()
             backoff = FIRST_BACKOFF_SECONDS if was_ready else min(2 * backoff, MAX_BACKOFF_SECONDS)
-            logger.error("the engine process ended; a new one starts in %.1f s", backoff)
+            logger.error("%s; a new one starts in %.1f s", reason, backoff)
             self._count_crash()
+            self._report(IDLE)
             await asyncio.sleep(backoff)
+
+    async def _run_worker(self, incarnation: int, ready: asyncio.Future[Ready]) -> tuple[bool, str]:
+        """Run one worker until it ends: whether it was ever ready, and why it ended."""
+        async with self._worker(incarnation) as (process, socket):
+            listening = asyncio.create_task(self._listen(socket, ready))
+            exited = asyncio.create_task(process.wait())
+            try:
+                await asyncio.wait({listening, exited}, return_when=asyncio.FIRST_COMPLETED)
+                if process.returncode == CANT_START:  # its last words may be on their way
+                    await asyncio.wait({listening}, timeout=STOP_SECONDS)
+            finally:
+                was_ready, self.is_ready, self._socket = self.is_ready, False, None
+                listening.cancel()
+                exited.cancel()
+        if not listening.done() or listening.cancelled():
+            return was_ready, f"the engine process ended with status {process.returncode}"
+        if error := listening.exception():
+            return was_ready, f"the engine process can't be understood: {error!r}"
+        return was_ready, listening.result()
 
     @contextlib.asynccontextmanager
     async def _worker(
@@ -181,27 +214,28 @@ class EngineClient:
     ) -> AsyncIterator[tuple[asyncio.subprocess.Process, zmq.asyncio.Socket]]:
         """A process and a socket of its own, so that no message of the last one can be read."""
         endpoint = f"ipc://{self._folder}/worker-{incarnation}"
-        socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.bind(endpoint)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "chairlift.engine.worker",
-            stdin=asyncio.subprocess.PIPE,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )
-        assert process.stdin is not None
-        config = msgspec.structs.replace(self._config, endpoint=endpoint)
-        process.stdin.write(msgspec.json.encode(config) + b"\n")
-        try:
-            yield process, socket
-        finally:
-            await _end(process, socket)
-            socket.close()
+        with zmq.asyncio.Context.instance().socket(zmq.PAIR) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.bind(endpoint)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "chairlift.engine.worker",
+                stdin=asyncio.subprocess.PIPE,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+            assert process.stdin is not None
+            self.worker_pid = process.pid
+            config = msgspec.structs.replace(self._config, endpoint=endpoint)
+            process.stdin.write(msgspec.json.encode(config) + b"\n")
+            try:
+                yield process, socket
+            finally:
+                await _end(process)
+                self.worker_pid = None
 
-    async def _listen(self, socket: zmq.asyncio.Socket, ready: asyncio.Future[Ready]) -> None:
-        """Handle the worker's messages; returns only when it says that it can't start."""
+    async def _listen(self, socket: zmq.asyncio.Socket, ready: asyncio.Future[Ready]) -> str:
+        """Handle the worker's messages; returns only when it says why it can't start."""
         while True:
             frame = await socket.recv()
             message = decode_from_engine(frame)
@@ -213,10 +247,7 @@ class EngineClient:
                         ready.set_result(message)
                     await self._resume(socket)
                 case StartFailed(reason=reason):
-                    if not ready.done():
-                        ready.set_exception(ConfigurationError(reason))
-                        return
-                    logger.error("the engine can't start: %s", reason)
+                    return reason
                 case _:
                     self._handle(message)
 
@@ -237,9 +268,12 @@ class EngineClient:
                 if pending is not None and not pending.answer.done():
                     pending.answer.set_exception(REQUEST_ERRORS[code](text, param=param))
             case Activity():
-                self.activity = message
-                for listener in list(self._listeners):
-                    listener(message)
+                self._report(message)
+
+    def _report(self, activity: Activity) -> None:
+        self.activity = activity
+        for listener in list(self._listeners):
+            listener(activity)
 
     def _count_crash(self) -> None:
         for pending in self._pending.values():
@@ -259,13 +293,11 @@ class EngineClient:
             self._socket.send(encode(message))
 
 
-async def _end(process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket) -> None:
-    """Ask the worker to stop, wait a little, and then insist."""
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Tell the worker to end, wait a little, and then insist."""
     if process.returncode is not None:
         return
-    with contextlib.suppress(zmq.ZMQError):
-        await socket.send(encode(Stop()), flags=zmq.NOBLOCK)
-    assert process.stdin is not None
+    process.terminate()
     try:
         await asyncio.wait_for(process.wait(), STOP_SECONDS)
     except TimeoutError:

@@ -74,8 +74,7 @@ class Decoder:
                 logger.warning("a decode of %d rows failed; trying each: %s", len(batch), error)
                 return [decoded for entry in batch for decoded in self._decode([entry])]
             logger.exception("a row could not be decoded")
-            failure = DecodeFailed(f"the picture could not be decoded: {error}")
-            return [Decoded(batch[0][0], failure)]
+            return [Decoded(batch[0][0], DecodeFailed("the picture could not be decoded"))]
         return [
             Decoded(row, picture if good else NumericalError("the latents are not finite"))
             for (row, _), picture, good in zip(batch, pixels, finite.tolist(), strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from io import BytesIO
@@ -30,9 +30,7 @@ from chairlift.models.card import ModelCard
 from chairlift.models.registry import load_model
 from chairlift.models.source import Progress
 from chairlift.request import GenerationRequest, create_request
-from chairlift.scheduling.scheduler import Scheduler
-
-DEFAULT_MAX_BATCH_SIZE = 16
+from chairlift.scheduling.scheduler import DEFAULT_MAX_BATCH_SIZE, Scheduler
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +99,7 @@ class Engine:
         if model is None or isinstance(model, str):
             model = load_model(model, device=device, dtype=dtype, progress=progress)
         self.card: ModelCard = model.card
-        self.on_activity: Any = None
+        self.on_activity: Callable[[Activity], None] | None = None
         """Called with an :class:`~chairlift.engine.messages.Activity` now and then, on the
         engine's thread; None to ignore them."""
         self._pending: dict[str, tuple[GenerationRequest, Future[list[GeneratedImage]]]] = {}

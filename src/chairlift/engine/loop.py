@@ -29,7 +29,7 @@ from chairlift.engine.messages import (
     ToEngine,
 )
 from chairlift.engine.runner import Runner, RunResult
-from chairlift.errors import DecodeFailed, RequestCancelled, RequestError
+from chairlift.errors import DecodeFailed, RequestCancelled, RequestError, ScheduleFailed
 from chairlift.models.adapter import Adapter
 from chairlift.request import GenerationRequest, RowId, Status
 from chairlift.scheduling.plan import Plan, TickResult
@@ -130,7 +130,12 @@ class Loop:
 
     def _submit(self, request: GenerationRequest) -> None:
         now = time.monotonic()
-        evaluations = self._runner.evaluations(request)
+        try:
+            evaluations = self._runner.evaluations(request)
+        except Exception:
+            logger.exception("a schedule could not be made")
+            self._fail(request.id, ScheduleFailed("the model has no schedule for these settings"))
+            return
         key = self._adapter.batch_key(request)
         settings = (
             request.negative_prompt,
@@ -185,9 +190,9 @@ class Loop:
         try:
             image = encode_image(pixels, request.output_format, request.output_compression)
             self._mailbox.put(ImageDone(row, image))
-        except Exception as error:
+        except Exception:
             logger.exception("a picture could not be written")
-            failure = DecodeFailed(f"the picture could not be written: {error}")
+            failure = DecodeFailed("the picture could not be written")
             self._mailbox.put(ImageDone(row, failure))
 
     def _image_done(self, row: RowId, outcome: bytes | RequestError) -> None:
@@ -207,6 +212,9 @@ class Loop:
         self._scheduler.cancel(rows)
         self._runner.release(rows)
         self._decoder.cancel(set(rows))
+        self._fail(request_id, error)
+
+    def _fail(self, request_id: str, error: RequestError) -> None:
         self._sink(
             Failed(request_id=request_id, code=error.code, message=error.message, param=error.param)
         )

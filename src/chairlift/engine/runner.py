@@ -119,9 +119,9 @@ class Runner:
         for row, request in zip(joining, newcomers, strict=True):
             try:
                 self._join(slots, row, request, conditionings)
-            except Exception as error:
+            except Exception:
                 logger.exception("a row could not be encoded")
-                result.failed[row] = EncodeFailed(f"the prompt could not be encoded: {error}")
+                result.failed[row] = EncodeFailed("the prompt could not be encoded")
 
     def _encode(self, requests: Sequence[GenerationRequest]) -> dict[str, Conditioning]:
         """All prompts of the newcomers together; if that fails, each row tries alone."""
@@ -170,7 +170,7 @@ class Runner:
         except Exception as error:
             if len(ids) == 1:
                 logger.exception("a denoising step failed")
-                result.failed[ids[0]] = StepFailed(f"a denoising step failed: {error}")
+                result.failed[ids[0]] = StepFailed("a denoising step failed")
                 return
             logger.warning("a forward of %d rows failed; trying halves: %s", len(ids), error)
             middle = len(ids) // 2

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from chairlift.models.adapter import Conditioning, ForwardBatch
 from chairlift.request import RowId
-from chairlift.sampling.advance import Coefficients, advance
+from chairlift.sampling.advance import HISTORY, Coefficients, advance
 from chairlift.sampling.samplers import COLUMNS, StepTable
 
 
@@ -77,7 +77,7 @@ class Slots:
         self._max_evaluations = max_evaluations
         self._free_pages = list(reversed(range(capacity)))
         self._latents = torch.zeros(capacity, *latent_shape, device=device)
-        self._history = torch.zeros_like(self._latents)
+        self._history = torch.zeros(capacity, HISTORY, *latent_shape, device=device)
         self._noise = torch.zeros_like(self._latents)
         self._tables = torch.zeros(capacity * max_evaluations, len(COLUMNS), device=device)
         self._cursors = torch.zeros(capacity, dtype=torch.long, device=device)

@@ -26,9 +26,9 @@ from chairlift.engine.messages import (
     decode_to_engine,
     encode,
 )
-from chairlift.engine.worker_config import WorkerConfig
+from chairlift.engine.worker_config import CANT_START, WorkerConfig
 from chairlift.errors import ConfigurationError
-from chairlift.models.registry import load_model
+from chairlift.models.registry import hide_progress_bars, load_model
 from chairlift.scheduling.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def run(config: WorkerConfig) -> int:
     except ConfigurationError as error:
         courier.send(StartFailed(reason=str(error)))
         courier.close()
-        return 2
+        return CANT_START
     loop = Loop(adapter, scheduler, config.max_batch_size, courier.send)
     threading.Thread(target=courier.carry, args=(loop,), name="courier", daemon=True).start()
     courier.send(Ready(card=adapter.card, max_batch_size=config.max_batch_size))
@@ -114,7 +114,9 @@ def run(config: WorkerConfig) -> int:
 
 
 def _exit_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin, whose lock this thread would still hold while the interpreter ends.
+    while os.read(0, 4096):
+        pass
     os._exit(0)
 
 
@@ -122,6 +124,7 @@ def main() -> None:
     # An interrupt on the terminal reaches every process; the front end decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    hide_progress_bars()
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfig)
     threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
     sys.exit(run(config))

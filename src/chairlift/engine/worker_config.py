@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import msgspec
 
+CANT_START = 2
+"""Exit status of a worker that has said why it can't start."""
+
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One engine process."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError
+import transformers
 
-from chairlift.errors import ConfigurationError, ModelError
+from chairlift.errors import ConfigurationError, InvalidRequest, ModelError
 from chairlift.models.adapter import Adapter
 from chairlift.models.fake import FakeModel
-from chairlift.models.source import FAKE_NAME, ModelSource, Progress, find_model
-from chairlift.models.stable_diffusion import StableDiffusion
+from chairlift.models.source import (
+    FAKE_NAME,
+    ModelSource,
+    Progress,
+    find_model,
+    require_components,
+)
+from chairlift.models.stable_diffusion import COMPONENTS, StableDiffusion
+from chairlift.request import create_request
 
 
 class Loader(Protocol):
@@ -24,6 +32,12 @@ class Loader(Protocol):
 
 ADAPTERS: dict[str, Loader] = {"StableDiffusionPipeline": StableDiffusion}
 """By ``_class_name`` of ``model_index.json``."""
+
+REQUIRED = {"StableDiffusionPipeline": COMPONENTS}
+"""The component folders that a pipeline can't do without."""
+
+MAX_REASON = 300
+"""Characters of an error of the libraries that are repeated."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -47,6 +61,8 @@ def load_model(
         ModelError: The model is missing, broken or of a family that isn't served.
         ConfigurationError: There is no such device or type.
     """
+    chosen_device = choose_device(device)
+    chosen_dtype = choose_dtype(dtype, chosen_device)
     if model == FAKE_NAME:
         return FakeModel()
     source = find_model(model)
@@ -54,13 +70,37 @@ def load_model(
         raise ModelError(
             f"{source.name}: {source.pipeline} is not served; supported are {', '.join(ADAPTERS)}"
         )
-    chosen_device = choose_device(device)
-    chosen_dtype = choose_dtype(dtype, chosen_device)
+    require_components(source, REQUIRED[source.pipeline])
+    adapter = _load(source, chosen_device, chosen_dtype, progress)
     try:
-        return ADAPTERS[source.pipeline].load(source, chosen_device, chosen_dtype, progress)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{source.name} can't be loaded: {reason}") from error
+        create_request(adapter.card, id="defaults", prompt="")
+    except InvalidRequest as error:
+        raise ModelError(f"{source.name}: the default {error}") from None
+    return adapter
+
+
+def _load(
+    source: ModelSource, device: torch.device, dtype: torch.dtype, progress: Progress
+) -> Adapter:
+    loading = "the model"
+
+    def note(part: str, done: int, total: int) -> None:
+        nonlocal loading
+        loading = part
+        progress(part, done, total)
+
+    try:
+        return ADAPTERS[source.pipeline].load(source, device, dtype, note)
+    except ModelError:
+        raise
+    except Exception as error:  # whatever diffusers and transformers make of a broken file
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", MAX_REASON, placeholder=" …")
+        raise ModelError(f"{source.name}: {loading} can't be loaded: {reason}") from error
+
+
+def hide_progress_bars() -> None:
+    """Turn off the bars of the libraries in this process, for a program that shows its own."""
+    transformers.utils.logging.disable_progress_bar()
 
 
 def choose_device(name: str) -> torch.device:

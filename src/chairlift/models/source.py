@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ FAKE_NAME = "fake"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DOWNLOAD = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 _SETTINGS: dict[str, type | tuple[type, ...]] = {
     "steps": int,
     "guidance_scale": (int, float),
@@ -53,14 +55,28 @@ def find_model(model: str | None) -> ModelSource:
     Raises:
         ModelError: There is no such model, or its folder is broken.
     """
+    if model is not None and is_hub_id(model):
+        return inspect_folder(_download(model), model)
+    return find_local_model(model)
+
+
+def find_local_model(model: str | None) -> ModelSource:
+    """The folder of a model that is on this machine.
+
+    Raises:
+        ModelError: There is no such folder, or it is broken.
+    """
     if model is None:
         return inspect_folder(BUNDLED_FOLDER, BUNDLED_NAME)
     folder = Path(model).expanduser()
-    if folder.is_dir():
-        return inspect_folder(folder, folder.resolve().name)
-    if folder.exists() or not _HUB_ID.fullmatch(model):
+    if not folder.is_dir():
         raise ModelError(f"model {model!r} is neither a folder nor a hub id (owner/name)")
-    return inspect_folder(_download(model), model)
+    return inspect_folder(folder, folder.resolve().name)
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether this is to be looked for on the hub: nothing here has that name."""
+    return bool(_HUB_ID.fullmatch(model)) and not Path(model).expanduser().exists()
 
 
 def inspect_folder(folder: Path, name: str) -> ModelSource:
@@ -69,40 +85,49 @@ def inspect_folder(folder: Path, name: str) -> ModelSource:
     Raises:
         ModelError: It says which file is missing or broken.
     """
-    index = _read_json(folder / "model_index.json", name)
+    index = _read_json(folder, "model_index.json", name)
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str):
         raise ModelError(f"{name}: model_index.json names no pipeline (_class_name)")
     for component, entry in index.items():
-        if component.startswith("_") or not isinstance(entry, list) or entry[0] is None:
-            continue
-        if component not in ("safety_checker", "feature_extractor", "image_encoder"):
+        is_there = isinstance(entry, list) and entry[:1] not in ([], [None])
+        if is_there and not component.startswith("_") and component not in _NOT_LOADED:
             _check_component(folder / component, name)
     return ModelSource(
         name=name, folder=folder, pipeline=pipeline, settings=_read_settings(folder, name)
     )
 
 
+def require_components(source: ModelSource, components: Sequence[str]) -> None:
+    """Check what a family needs, whether or not the index names it.
+
+    Raises:
+        ModelError: It says which file is missing or broken.
+    """
+    for component in components:
+        _check_component(source.folder / component, source.name)
+
+
 def _check_component(component: Path, name: str) -> None:
     if not component.is_dir():
         raise ModelError(f"{name}: the folder {component.name} is missing")
-    if (component / "config.json").exists():
-        _read_json(component / "config.json", name)
+    if component.name == "scheduler":
+        _read_json(component.parent, "scheduler/scheduler_config.json", name)
+    elif component.name.startswith("tokenizer"):
+        if not any((component / file).exists() for file in _VOCABULARIES):
+            raise ModelError(f"{name}: {component.name} has none of {', '.join(_VOCABULARIES)}")
+    else:
+        _read_json(component.parent, f"{component.name}/config.json", name)
         if not any(component.glob("*.safetensors")):
             pickled = any(component.glob("*.bin")) or any(component.glob("*.ckpt"))
             why = "; pickled weights are not loaded" if pickled else ""
             raise ModelError(f"{name}: {component.name} has no safetensors weights{why}")
-    elif not any(component.iterdir()):
-        raise ModelError(f"{name}: the folder {component.name} is empty")
-    elif component.name != "scheduler" and not component.name.startswith("tokenizer"):
-        raise ModelError(f"{name}: {component.name}/config.json is missing")
 
 
 def _read_settings(folder: Path, name: str) -> Mapping[str, Any]:
-    path = folder / "chairlift.json"
-    if not path.exists():
+    if not (folder / "chairlift.json").exists():
         return {}
-    settings = _read_json(path, name)
+    settings = _read_json(folder, "chairlift.json", name)
     for key, value in settings.items():
         if key not in _SETTINGS:
             raise ModelError(f"{name}: chairlift.json has an unknown setting {key!r}")
@@ -111,16 +136,15 @@ def _read_settings(folder: Path, name: str) -> Mapping[str, Any]:
     return settings
 
 
-def _read_json(path: Path, name: str) -> dict[str, Any]:
-    where = path.relative_to(path.parent.parent) if path.parent.name != path.stem else path.name
+def _read_json(folder: Path, file: str, name: str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads((folder / file).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{name}: {where} is missing") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: {where} can't be read: {error}") from None
+        raise ModelError(f"{name}: {file} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{name}: {file} can't be read: {error}") from None
     if not isinstance(value, dict):
-        raise ModelError(f"{name}: {where} is not a JSON object")
+        raise ModelError(f"{name}: {file} is not a JSON object")
     return value
 
 

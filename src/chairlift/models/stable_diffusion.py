@@ -33,6 +33,7 @@ _SAMPLER_OF_SCHEDULER = {
     "EulerAncestralDiscreteScheduler": "euler_ancestral",
     "HeunDiscreteScheduler": "heun",
     "DDIMScheduler": "ddim",
+    "PNDMScheduler": "plms",
     "DPMSolverMultistepScheduler": "dpmpp_2m",
 }
 

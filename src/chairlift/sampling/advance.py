@@ -12,6 +12,9 @@ _TIMESTEP = COLUMNS.index("timestep")
 _INPUT_SCALE = COLUMNS.index("input_scale")
 _FIRST_UPDATE_COLUMN = COLUMNS.index("denoised_x")
 
+HISTORY = 3
+"""How many evaluations a row remembers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
@@ -56,7 +59,8 @@ def advance(
 
     Args:
         latents: ``(rows, …)``, float32; becomes the next latents.
-        history: Like ``latents``; what each row's sampler remembers, becomes the next.
+        history: ``(rows, HISTORY, …)``, float32: what each row's sampler remembers, newest
+            first; becomes the next.
         prediction: Like ``latents``, in any float type: the denoiser's output after guidance.
         noise: Like ``latents``: unit noise, finite in every row; None if no row takes any.
         coefficients: This tick's.
@@ -66,16 +70,23 @@ def advance(
         denoised_p,
         next_x,
         next_denoised,
-        next_h,
         next_z,
+        next_h0,
+        next_h1,
+        next_h2,
         history_x,
         history_denoised,
+        history_h0,
     ) = coefficients.update()
     denoised = denoised_x * latents
     denoised.addcmul_(denoised_p, prediction.to(latents.dtype))
+    h0, h1, h2 = history.unbind(dim=1)
     remembered = history_x * latents
-    remembered.addcmul_(history_denoised, denoised)
-    latents.mul_(next_x).addcmul_(next_denoised, denoised).addcmul_(next_h, history)
+    remembered.addcmul_(history_denoised, denoised).addcmul_(history_h0, h0)
+    latents.mul_(next_x).addcmul_(next_denoised, denoised)
+    latents.addcmul_(next_h0, h0).addcmul_(next_h1, h1).addcmul_(next_h2, h2)
     if noise is not None:
         latents.addcmul_(next_z, noise)
-    history.copy_(remembered)
+    h2.copy_(h1)
+    h1.copy_(h0)
+    h0.copy_(remembered)

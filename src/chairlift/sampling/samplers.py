@@ -1,7 +1,7 @@
 """The samplers, as tables of numbers.
 
 Every sampler here is linear in the latents, the predicted clean latents, what it remembers of
-earlier evaluations, and fresh noise. So a sampler is a function that turns a
+the last three evaluations, and fresh noise. So a sampler is a function that turns a
 :class:`~chairlift.sampling.schedule.Schedule` into one row of coefficients for each evaluation,
 computed once on the host in float64; and *one* update (:func:`chairlift.sampling.advance.advance`)
 serves rows of any samplers, steps and prediction types together.
@@ -25,11 +25,15 @@ from chairlift.sampling.schedule import Levels, Schedule
 class StepTable:
     """The coefficients of one row's evaluations; every column has one value for each.
 
-    With ``x`` the latents, ``h`` the history, ``p`` the denoiser's output and ``z`` unit noise::
+    With ``x`` the latents, ``h0``, ``h1`` and ``h2`` the history, newest first, ``p`` the
+    denoiser's output and ``z`` unit noise::
 
         denoised = denoised_x * x + denoised_p * p
-        next x   = next_x * x + next_denoised * denoised + next_h * h + next_z * z
-        next h   = history_x * x + history_denoised * denoised
+        next x   = next_x * x + next_denoised * denoised + next_z * z
+                   + next_h0 * h0 + next_h1 * h1 + next_h2 * h2
+        next h0  = history_x * x + history_denoised * denoised + history_h0 * h0
+        next h1  = h0
+        next h2  = h1
     """
 
     initial_scale: float
@@ -42,10 +46,13 @@ class StepTable:
     denoised_p: Levels
     next_x: Levels
     next_denoised: Levels
-    next_h: Levels
     next_z: Levels
+    next_h0: Levels
+    next_h1: Levels
+    next_h2: Levels
     history_x: Levels
     history_denoised: Levels
+    history_h0: Levels
 
     def stack(self) -> NDArray[np.float32]:
         """``(evaluations, len(COLUMNS))``."""
@@ -66,10 +73,13 @@ class _Update:
 
     next_x: Levels
     next_denoised: Levels
-    next_h: Levels
     next_z: Levels
+    next_h0: Levels
+    next_h1: Levels
+    next_h2: Levels
     history_x: Levels
     history_denoised: Levels
+    history_h0: Levels
 
     @classmethod
     def zeros(cls, evaluations: int) -> _Update:
@@ -124,7 +134,7 @@ def _heun(schedule: Schedule) -> _Update:
     slope = half_step / schedule.sigmas[corrector]
     update.next_x[corrector] = 1 + slope
     update.next_denoised[corrector] = -slope
-    update.next_h[corrector] = -half_step
+    update.next_h0[corrector] = -half_step
     return update
 
 
@@ -144,7 +154,43 @@ def _dpmpp_2m(schedule: Schedule) -> _Update:
     middle = slice(1, schedule.evaluations - 1)
     correction = 0.5 * update.next_denoised[middle] * h / h_last
     update.next_denoised[middle] += correction
-    update.next_h[middle] = -correction
+    update.next_h0[middle] = -correction
+    return update
+
+
+def _plms(schedule: Schedule) -> _Update:
+    """Pseudo linear multistep (Liu et al. 2022, PNDM without the Runge-Kutta start, as Stable
+    Diffusion uses it): DDIM's step with a mean of the last outputs in place of the output, and
+    with the first step taken twice. The history is the raw outputs.
+    """
+    count = schedule.evaluations
+    update = _Update.zeros(count)
+    denoised_x, denoised_p = _denoised(schedule)
+    # The step as x' = from_x * x + from_p * mean output.
+    step = _ddim(schedule)
+    from_x = step.next_x + step.next_denoised * denoised_x
+    from_p = step.next_denoised * denoised_p
+    weights = [
+        (1, 0, 0, 0),
+        (1 / 2, 1 / 2, 0, 0),
+        (3 / 2, -1 / 2, 0, 0),
+        (23 / 12, -4 / 3, 5 / 12, 0),
+    ]
+    weights += [(55 / 24, -59 / 24, 37 / 24, -9 / 24)] * count
+    from_output, *from_history = from_p * np.array(weights[:count]).T
+    if count > 1:
+        # The second evaluation starts from where the first step began: undo that step.
+        from_x[1] /= from_x[0]
+        from_history[0][1] -= from_x[1] * from_p[0]
+    # The output in terms of the latents and of the predicted clean latents.
+    output_x, output_denoised = -denoised_x / denoised_p, 1 / denoised_p
+    update.next_x = from_x + from_output * output_x
+    update.next_denoised = from_output * output_denoised
+    update.next_h0, update.next_h1, update.next_h2 = from_history
+    update.history_x, update.history_denoised = output_x, output_denoised
+    # The second output is not remembered; the first stays the newest.
+    update.history_x[1:2] = update.history_denoised[1:2] = 0
+    update.history_h0[1:2] = 1
     return update
 
 
@@ -153,6 +199,7 @@ _SAMPLERS: dict[str, Callable[[Schedule], _Update]] = {
     "euler_ancestral": _euler_ancestral,
     "heun": _heun,
     "ddim": _ddim,
+    "plms": _plms,
     "dpmpp_2m": _dpmpp_2m,
     "dpmpp_2m_karras": _dpmpp_2m,
 }

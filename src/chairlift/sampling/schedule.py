@@ -25,6 +25,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
+    PNDMScheduler,
 )
 from numpy.typing import NDArray
 
@@ -67,6 +68,7 @@ _DIFFUSION_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "heun": (HeunDiscreteScheduler, {}),
     # Latents aren't bounded like pixels: clipping them to -1..1 would ruin the picture.
     "ddim": (DDIMScheduler, {"clip_sample": False, "thresholding": False}),
+    "plms": (PNDMScheduler, {"skip_prk_steps": True}),
     "dpmpp_2m": (DPMSolverMultistepScheduler, {"use_karras_sigmas": False}),
     "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
 }
@@ -126,8 +128,8 @@ def diffusion_schedule(sampler: str, steps: int, config: Mapping[str, Any]) -> S
     scheduler = diffusion_scheduler(sampler, config)
     scheduler.set_timesteps(steps)
     timesteps = _array(scheduler.timesteps)
-    if sampler == "ddim":
-        return _ddim_schedule(scheduler, timesteps, prediction)
+    if sampler in ("ddim", "plms"):
+        return _stride_schedule(sampler, scheduler, timesteps, prediction)
     levels = _array(scheduler.sigmas)
     ones = np.ones_like(levels)
     if sampler.startswith("dpmpp"):
@@ -174,20 +176,27 @@ def flow_schedule(
     )
 
 
-def _ddim_schedule(scheduler: Any, timesteps: Levels, prediction: Prediction) -> Schedule:
-    """Diffusers' DDIM steps by a fixed stride, which lands a little off the next timestep where
-    the stride doesn't divide the table; that is kept.
+def _stride_schedule(
+    sampler: str, scheduler: Any, timesteps: Levels, prediction: Prediction
+) -> Schedule:
+    """DDIM and PLMS of diffusers step by a fixed stride, which lands a little off the next
+    timestep where the stride doesn't divide the table; that is kept.
+
+    PLMS evaluates twice for its first step: the second evaluation, where that step landed, takes
+    it again from its start, so that is its level.
     """
     alphas_cumprod = _array(scheduler.alphas_cumprod)
-    stride = scheduler.config.num_train_timesteps // len(timesteps)
+    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     here = timesteps.astype(int)
+    if sampler == "plms":
+        here[1:2] += stride
     before = here - stride
     cumprod = alphas_cumprod[here]
     next_cumprod = np.where(
         before >= 0, alphas_cumprod[np.maximum(before, 0)], float(scheduler.final_alpha_cumprod)
     )
     return Schedule(
-        sampler="ddim",
+        sampler=sampler,
         prediction=prediction,
         timesteps=timesteps,
         alphas=np.sqrt(cumprod),

@@ -19,6 +19,9 @@ from chairlift.scheduling.plan import Plan, Snapshot, TickResult
 from chairlift.scheduling.state import Group, Progress, RowWork, State
 
 
+DEFAULT_MAX_BATCH_SIZE = 16
+
+
 class Scheduler:
     """Keeps the queue and the groups, and asks the batching mode what to do with them.
 

@@ -27,11 +27,11 @@ router = APIRouter()
 async def generate_images(body: ImageGenerationBody, request: Request) -> Response:
     """Generate pictures and wait for them."""
     state = state_of(request)
+    generation = _admit(state, body)
     try:
-        generation = _admit(state, body)
         finished = await _unless_disconnected(request, state.client.generate(generation))
     except RequestError as error:
-        _count(state, error)
+        state.metrics.observe_failed(error)
         raise
     state.metrics.observe_finished(finished.timings, generation.n)
     answer = ImagesAnswer(
@@ -64,14 +64,6 @@ def _admit(state: ServerState, body: ImageGenerationBody) -> GenerationRequest:
             retry_after=max(1, min(MAX_RETRY_SECONDS, wait)),
         )
     return generation
-
-
-def _count(state: ServerState, error: RequestError) -> None:
-    if error.status < 499:
-        state.metrics.rejected.labels(reason=error.code).inc()
-    else:
-        outcome = "cancelled" if isinstance(error, RequestCancelled) else "failed"
-        state.metrics.requests.labels(outcome=outcome).inc()
 
 
 async def _unless_disconnected(request: Request, work: Coroutine[None, None, Finished]) -> Finished:

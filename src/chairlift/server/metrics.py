@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Activity, Timings
+from chairlift.errors import RequestCancelled, RequestError
 
 _REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
 _TICK_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -20,6 +21,8 @@ class Metrics:
         self.requests = Counter(
             "chairlift_requests", "Requests that ended", ["outcome"], registry=registry
         )
+        for outcome in ("finished", "failed", "cancelled"):
+            self.requests.labels(outcome=outcome)
         self.images = Counter("chairlift_images", "Pictures made", registry=registry)
         self.rejected = Counter(
             "chairlift_rejected", "Requests that were refused", ["reason"], registry=registry
@@ -73,6 +76,16 @@ class Metrics:
         self.images.inc(images)
         self.request_seconds.observe(timings.total_s)
         self.queue_seconds.observe(timings.queue_s)
+
+    def observe_failed(self, error: RequestError) -> None:
+        """Count a request that was accepted and has ended without pictures."""
+        outcome = "cancelled" if isinstance(error, RequestCancelled) else "failed"
+        self.requests.labels(outcome=outcome).inc()
+
+    def observe_refused(self, error: RequestError) -> None:
+        """Count a request that was not accepted, by the reason; other errors are passed over."""
+        if 400 <= error.status < RequestCancelled.status:
+            self.rejected.labels(reason=error.code).inc()
 
     def _observe_activity(self, activity: Activity) -> None:
         for tick in activity.ticks:

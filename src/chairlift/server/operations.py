@@ -59,7 +59,9 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/v1/lift")
 async def lift(request: Request) -> Response:
-    """Server-sent events: every tick with the rows that ride in it, a few ticks an event."""
+    """Server-sent events: every tick with the rows that ride in it, a few ticks an event. The
+    stream ends with the server.
+    """
     reports: asyncio.Queue[Activity] = asyncio.Queue(UNREAD_REPORTS)
 
     def listener(activity: Activity) -> None:
@@ -68,7 +70,7 @@ async def lift(request: Request) -> Response:
 
     async def events() -> AsyncIterator[bytes]:
         yield b": the lift\n\n"
-        while True:
+        while not state_of(request).client.is_closed:
             yield b"data: " + msgspec.json.encode(await reports.get()) + b"\n\n"
 
     async def stream() -> AsyncIterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,14 +12,22 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chairlift.errors import InvalidRequest, PayloadTooLarge, RequestError
+from chairlift.errors import InvalidApiKey, InvalidRequest, PayloadTooLarge, RequestError
+from chairlift.server.state import state_of
 
 MAX_BODY_BYTES = 1 * 2**20
+MAX_QUOTED = 80
+"""Characters of a wrong name or value that are quoted."""
 
 
-def error_response(error: RequestError) -> Response:
-    """The answer for an error."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+def error_response(request: Request, error: RequestError) -> Response:
+    """The answer for an error, which is counted if it is a refusal."""
+    state_of(request).metrics.observe_refused(error)
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, InvalidApiKey):
+        headers["WWW-Authenticate"] = "Bearer"
     return _response(error.status, error.message, error.type, error.param, error.code, headers)
 
 
@@ -27,21 +36,25 @@ def install(app: FastAPI) -> None:
 
     async def request_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestError)
-        return error_response(error)
+        return error_response(request, error)
 
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return error_response(_explain(error))
+        return error_response(request, _explain(error))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == HTTPStatus.BAD_REQUEST:
+            reason = error.__cause__ or error.detail
+            return error_response(request, InvalidRequest(f"the body can't be read: {reason}"))
         message = f"{request.method} {request.url.path}: {error.detail}"
+        code = HTTPStatus(error.status_code).name.lower()
         return _response(
-            error.status_code, message, "invalid_request_error", None, None, error.headers
+            error.status_code, message, "invalid_request_error", None, code, error.headers
         )
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        return error_response(RequestError("an internal error has occurred"))
+        return error_response(request, RequestError("an internal error has occurred"))
 
     app.add_exception_handler(RequestError, request_error)
     app.add_exception_handler(RequestValidationError, validation_error)
@@ -67,14 +80,16 @@ def _explain(error: RequestValidationError) -> InvalidRequest:
     kind, where = first["type"], [str(part) for part in first["loc"] if part != "body"]
     if kind == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")
-    param = where[0] if where else None
+    if kind == "string_unicode" and not where:
+        return InvalidRequest("a field's name has a lone surrogate; it must be valid Unicode")
+    param = where[0][:MAX_QUOTED] if where else None
     if param is None:
         return InvalidRequest("the body must be a JSON object, sent as application/json")
     if kind == "missing":
         return InvalidRequest(f"{param} is missing", param=param)
     if kind == "extra_forbidden":
         return InvalidRequest(f"unknown field {param!r}", param=param)
-    value = json.dumps(first["input"], default=str)[:80]
+    value = json.dumps(first["input"], default=str)[:MAX_QUOTED]
     expected = first["msg"][0].lower() + first["msg"][1:]
     return InvalidRequest(f"{param} is {value}; {expected}", param=param)
 
@@ -94,7 +109,7 @@ class BodyLimit:
         try:
             body = await _read_body(scope, receive)
         except PayloadTooLarge as error:
-            await error_response(error)(scope, receive, send)
+            await error_response(Request(scope), error)(scope, receive, send)
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

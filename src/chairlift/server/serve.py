@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import uvicorn
@@ -15,7 +15,14 @@ from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Loading, Ready
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.errors import ConfigurationError
+from chairlift.models.source import FAKE_NAME, find_local_model, is_hub_id
 from chairlift.server.app import create_app
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+SLOW_CALLER_SECONDS = 10
+"""How long callers may take to read their answers when the server ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,41 +55,86 @@ def serve(
     Raises:
         ConfigurationError: The port is in use, or the model can't be loaded.
     """
-    listening = bind(config.host, config.port)
-    try:
+    _check_model(config.worker.model)
+    # It is cancelled by a signal that comes before requests are taken.
+    with bind(config.host, config.port) as listening, suppress(asyncio.CancelledError):
         asyncio.run(_serve(config, listening, on_loading, on_ready))
-    finally:
-        listening.close()
+
+
+def _check_model(model: str | None) -> None:
+    """Tell at once what is wrong with a folder; the rest is found while loading."""
+    if model != FAKE_NAME and not (model and is_hub_id(model)):
+        find_local_model(model)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that is bound before anything is loaded, so that a port in use is told at once.
+    """A socket that listens before anything is loaded, so that a port in use is told at once;
+    who connects meanwhile is answered when the model is loaded.
 
     Raises:
         ConfigurationError: The address can't be bound.
     """
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except (OSError, OverflowError) as error:
+        return _listen(host, port)
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ConfigurationError(f"can't listen on {host} port {port}: {error}") from None
-    return bound
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    # Only where the protocol is named does asyncio turn off Nagle's algorithm, without which every
+    # answer on a kept connection waits 40 ms.
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but that a signal which has been heeded isn't raised again afterwards: the process
-    has an engine to end, and ends with 0.
+    """uvicorn, but that the engine ends before the connections do, so that every caller is
+    answered; and that a signal which has been heeded isn't raised again afterwards, so that the
+    process ends with 0.
     """
 
-    @contextlib.contextmanager
+    def __init__(self, config: uvicorn.Config, client: EngineClient, timeout: float) -> None:
+        super().__init__(config)
+        self._client = client
+        self._timeout = timeout
+
+    @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+        with _signals_call(lambda number: self.handle_exit(number, None)):
+            yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Give running requests some time, then end the engine: what isn't finished fails, and
+        streams of events end. After that all connections can close.
+        """
+        ending = asyncio.create_task(self._end_engine())
+        await super().shutdown(sockets)
+        if self.force_exit:
+            ending.cancel()
+        await asyncio.wait({ending})
+
+    async def _end_engine(self) -> None:
+        await self._client.drain(self._timeout)
+        await self._client.close()
+
+
+@contextmanager
+def _signals_call(handle: Callable[[signal.Signals], object]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, handle, number)
+    try:
         yield
-        for number in (signal.SIGINT, signal.SIGTERM):
+    finally:
+        for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
 
 
@@ -93,17 +145,28 @@ async def _serve(
     on_ready: Callable[[Ready, str], None],
 ) -> None:
     client = EngineClient(config.worker, on_loading)
-    ready = await client.start()
-    try:
-        app = create_app(client, max_queue=config.max_queue, api_key=config.api_key)
-        server = _Server(
-            uvicorn.Config(
-                app, log_level="warning", timeout_graceful_shutdown=config.shutdown_timeout
-            )
-        )
-        host, port = listening.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        on_ready(ready, f"http://{shown}:{port}")
-        await server.serve(sockets=[listening])
-    finally:
-        await client.close()
+    serving = asyncio.current_task()
+    assert serving is not None
+    with _signals_call(lambda number: serving.cancel()):
+        ready = await client.start()
+        try:
+            server = _create_server(config, client)
+            on_ready(ready, _url(listening))
+            await server.serve(sockets=[listening])
+        finally:
+            await client.close()
+
+
+def _create_server(config: ServeConfig, client: EngineClient) -> _Server:
+    app = create_app(client, max_queue=config.max_queue, api_key=config.api_key)
+    uvicorn_config = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=config.shutdown_timeout + SLOW_CALLER_SECONDS,
+    )
+    return _Server(uvicorn_config, client, config.shutdown_timeout)
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

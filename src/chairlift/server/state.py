@@ -18,8 +18,6 @@ class ServerState:
     metrics: Metrics
     max_queue: int
     """The most rows that are accepted and not done."""
-    api_key: str | None
-    """What callers must send as a bearer token, if anything."""
 
 
 def state_of(request: Request) -> ServerState:

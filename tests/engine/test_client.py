@@ -1,0 +1,228 @@
+"""The front end's side of the engine: what happens when the worker dies, can't start, or ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from chairlift.engine import client as client_module
+from chairlift.engine.client import EngineClient
+from chairlift.engine.messages import Activity, Finished
+from chairlift.engine.worker_config import WorkerConfig
+from chairlift.errors import ConfigurationError, EngineCrash, Unavailable
+from chairlift.request import GenerationRequest
+from tests.builders import a_request
+from tests.running import PATIENCE_SECONDS, EngineThread, wait_until
+
+FAKE = WorkerConfig(model="fake")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[EngineThread]:
+    with EngineThread(FAKE) as engine:
+        yield engine
+
+
+@pytest.fixture
+def client(engine: EngineThread) -> EngineClient:
+    """Whatever the last test has done to its worker, there is one again."""
+    wait_until(lambda: engine.client.is_ready)
+    return engine.client
+
+
+def some_requests(prefix: str) -> list[GenerationRequest]:
+    """Two groups that ride for some hundred ticks."""
+    sizes = [(256, 256), (256, 128), (256, 256)]
+    return [
+        a_request(f"{prefix}{seed}", seed=seed, n=2, steps=198 + seed, width=width, height=height)
+        for seed, (width, height) in enumerate(sizes)
+    ]
+
+
+def submit(engine: EngineThread, request: GenerationRequest) -> Future[Finished]:
+    return engine.start(engine.client.generate(request))
+
+
+def images(futures: list[Future[Finished]]) -> list[list[bytes]]:
+    return [future.result(PATIENCE_SECONDS).images for future in futures]
+
+
+def kill_worker(client: EngineClient) -> None:
+    assert client.worker_pid is not None
+    os.kill(client.worker_pid, signal.SIGKILL)
+
+
+@contextmanager
+def killed_at_the_next_tick(client: EngineClient) -> Iterator[None]:
+    """The worker dies as soon as what is submitted in here rides."""
+    killed = threading.Event()
+
+    def listener(activity: Activity) -> None:
+        if activity.ticks and not killed.is_set():
+            kill_worker(client)
+            killed.set()
+
+    stop = client.listen(listener)
+    yield
+    assert killed.wait(PATIENCE_SECONDS)
+    stop()
+
+
+def process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------- a worker that dies
+
+
+def test_requests_aboard_a_killed_worker_get_the_same_pictures(
+    engine: EngineThread, client: EngineClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restarts: list[None] = []
+    monkeypatch.setattr(client, "on_restart", lambda: restarts.append(None))
+    expected = images([submit(engine, request) for request in some_requests("calm")])
+    killed_pid = client.worker_pid
+
+    with killed_at_the_next_tick(client):
+        futures = [submit(engine, request) for request in some_requests("rough")]
+    assert not any(future.done() for future in futures)
+
+    assert images(futures) == expected
+    assert client.pending_rows == 0
+    assert client.worker_pid != killed_pid
+    assert len(restarts) == 1
+
+
+def test_a_request_that_kills_again_and_again_is_given_up_alone(
+    engine: EngineThread, client: EngineClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MAX_CRASHES", 1)
+    with killed_at_the_next_tick(client):
+        blamed = submit(engine, some_requests("blamed")[0])
+    with pytest.raises(EngineCrash, match="died 1 times with this request aboard"):
+        blamed.result(PATIENCE_SECONDS)
+    assert client.activity.running == 0
+
+    assert not client.is_ready
+    accepted_meanwhile = submit(engine, a_request("meanwhile", n=3))
+    assert len(accepted_meanwhile.result(PATIENCE_SECONDS).images) == 3
+
+
+def test_a_request_whose_caller_gives_up_is_forgotten(
+    engine: EngineThread, client: EngineClient
+) -> None:
+    waiting = submit(engine, a_request("a", n=10, steps=200, width=512, height=512))
+    wait_until(lambda: client.pending_rows == 10)
+    waiting.cancel()
+    wait_until(lambda: client.pending_rows == 0)
+    assert submit(engine, a_request("b")).result(PATIENCE_SECONDS).images
+
+
+# ---------------------------------------------------------------------- the end
+
+
+def test_closing_ends_the_process_and_answers_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def live() -> None:
+        client = EngineClient(FAKE)
+        await client.start()
+        pid = client.worker_pid
+        assert pid is not None
+        [folder] = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o077 == 0  # for nobody else
+
+        waiting = asyncio.create_task(client.generate(some_requests("late")[0]))
+        await asyncio.sleep(0)
+        await client.close()
+
+        with pytest.raises(Unavailable, match="shutting down"):
+            await waiting
+        with pytest.raises(Unavailable, match="shutting down"):
+            await client.generate(a_request("later"))
+        assert not process_exists(pid)
+        assert not list(tmp_path.iterdir())
+        assert not client.is_ready
+        await client.close()  # again is nothing
+
+    asyncio.run(live())
+
+
+def test_closing_what_was_never_started_touches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "precious").write_text("mine")
+    asyncio.run(EngineClient(FAKE).close())
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+# ---------------------------------------------------------------------- a worker that can't start
+
+
+def test_a_worker_that_can_not_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    client = EngineClient(WorkerConfig(model="fake", device="abacus"))
+    with pytest.raises(ConfigurationError, match="device is 'abacus'; it must be auto, cpu or"):
+        asyncio.run(client.start())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_dies_while_it_loads_is_not_tried_for_ever() -> None:
+    async def start() -> None:
+        client = EngineClient(FAKE)
+        starting = asyncio.create_task(client.start())
+        while client.worker_pid is None:
+            await asyncio.sleep(0.01)
+        kill_worker(client)
+        await starting
+
+    with pytest.raises(ConfigurationError, match="the engine process ended with status -9"):
+        asyncio.run(start())
+
+
+def test_a_socket_folder_that_is_too_deep_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with pytest.raises(ConfigurationError, match=r"can't be started: .*longer than"):
+        asyncio.run(EngineClient(FAKE).start())
+    assert not list(deep.iterdir())
+
+
+def test_giving_up_while_it_loads_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def start_and_give_up() -> int:
+        client = EngineClient(FAKE)
+        starting = asyncio.create_task(client.start())
+        while client.worker_pid is None:
+            await asyncio.sleep(0.01)
+        pid = client.worker_pid
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        return pid
+
+    assert not process_exists(asyncio.run(start_and_give_up()))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,129 @@
+"""A real server in this process: a client with its worker process, and HTTP in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
+
+import httpx
+import uvicorn
+
+from chairlift.engine.client import EngineClient
+from chairlift.engine.messages import Activity
+from chairlift.engine.worker_config import WorkerConfig
+from chairlift.server.app import create_app
+from chairlift.server.serve import bind
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 60
+GENERATIONS = "/v1/images/generations"
+
+LONG: dict[str, Any] = {
+    "prompt": "a long ride",
+    "n": 10,
+    "size": "512x512",
+    "num_inference_steps": 200,
+    "sampler": "heun",
+    "seed": 1,
+}
+"""A body that keeps the fake model busy for many seconds."""
+
+
+class EngineThread:
+    """An event loop on a thread of its own, and on it a client whose worker is started."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self.client = EngineClient(config)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="front end")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.wait_for(self.client.start())
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.wait_for(self.client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.start(work).result(PATIENCE_SECONDS)
+
+    @contextmanager
+    def serve(self, *, max_queue: int = 64, api_key: str | None = None) -> Iterator[httpx.Client]:
+        """Serve the engine on a free port; what is yielded talks to it."""
+        app = create_app(self.client, max_queue=max_queue, api_key=api_key)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        with bind("127.0.0.1", 0) as listening:
+            port = listening.getsockname()[1]
+            serving = self.start(server.serve(sockets=[listening]))
+            try:
+                with httpx.Client(
+                    base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS
+                ) as http:
+                    yield http
+            finally:
+                server.should_exit = True
+                serving.result(PATIENCE_SECONDS)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def generate(http: httpx.Client, **fields: Any) -> dict[str, Any]:
+    """The answer to a small request."""
+    answer = http.post(GENERATIONS, json={"prompt": "a boat"} | fields)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def metric(http: httpx.Client, sample: str) -> float:
+    """The value of a sample, such as ``chairlift_requests_total{outcome="failed"}``."""
+    lines = http.get("/metrics").text.splitlines()
+    [value] = [line.rpartition(" ")[2] for line in lines if line.rpartition(" ")[0] == sample]
+    return float(value)
+
+
+@contextmanager
+def long_request(http: httpx.Client, client: EngineClient) -> Iterator[None]:
+    """A caller whose :data:`LONG` request rides, and who goes away in the end."""
+    aboard = threading.Event()
+
+    def listener(activity: Activity) -> None:
+        if any(len(tick.riders) == LONG["n"] for tick in activity.ticks):
+            aboard.set()
+
+    stop = client.listen(listener)
+    body = json.dumps(LONG).encode()
+    head = f"POST {GENERATIONS} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+    with connect(http) as caller:
+        caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert aboard.wait(PATIENCE_SECONDS)
+        stop()
+        yield
+    wait_until(lambda: client.pending_rows == 0)
+
+
+def connect(http: httpx.Client) -> socket.socket:
+    """A bare connection to the server that ``http`` talks to."""
+    return socket.create_connection(
+        (http.base_url.host, http.base_url.port or 80), timeout=PATIENCE_SECONDS
+    )
