@@ -23,7 +23,7 @@ from chairlift.server.serve import bind
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 GENERATIONS = "/v1/images/generations"
 
 LONG: dict[str, Any] = {

@@ -107,7 +107,7 @@ def test_a_broken_model_is_one_line(
     assert line.startswith(f"chairlift: {expected}")
 
 
-@pytest.mark.parametrize("model", ["nothing", "./nothing", "/nothing", "a/b/c", "[/red]", __file__])
+@pytest.mark.parametrize("model", ["nothing", "a/b/c", "[/red]", __file__])
 def test_a_missing_model_is_one_line(model: str) -> None:
     line = complaint(run("serve", model))
     assert line == f"chairlift: model {model!r} is neither a folder nor a hub id (owner/name)"
@@ -129,6 +129,7 @@ def test_a_port_in_use_is_one_line_before_anything_is_loaded() -> None:
     [
         ("--batching", "nonsense", "'continuous', 'dynamic', 'off'"),
         ("--dtype", "int3", "'auto', 'float32', 'bfloat16', 'float16'"),
+        ("--device", "tpu", "'tpu' is not auto, cpu or cuda[:i]"),
         ("--max-batch-size", "0", "'0' is neither a whole number from 1 on nor auto"),
         ("--max-batch-size", "many", "'many' is neither a whole number from 1 on nor auto"),
         ("--batch-delay-ms", "-1", "-1.0 is not 0 or more"),
@@ -145,11 +146,6 @@ def test_a_bad_option_is_a_usage_error(option: str, value: str, bound: str) -> N
     assert option in done.stderr
     assert bound in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_a_device_that_is_not_there_is_one_line() -> None:
-    line = complaint(run("serve", "fake", "--port", "0", "--device", "tpu"))
-    assert line == "chairlift: device is 'tpu'; it must be auto, cpu or cuda[:i]"
 
 
 def test_version() -> None:
@@ -258,10 +254,11 @@ def test_a_signal_lets_those_who_ride_arrive(tmp_path: Path) -> None:
         url = server.wait_until_ready()
         assert len(server.leftovers) == 1
         with httpx.stream("GET", f"{url}/v1/lift", timeout=PATIENCE_SECONDS) as lift:
-            answer = pool.submit(ride, url, LONG | {"size": "128x128"})
+            answer = pool.submit(ride, url, LONG | {"size": "128x128", "sampler": "euler"})
             lines = wait_for_a_rider(lift)
             ended = pool.submit(server.end, signal.SIGTERM)
-            assert any('"running":0' in line for line in lines)  # and then the stream ends
+            rest = list(lines)  # to the end of the stream
+            assert any('"running":0' in line for line in rest)
         assert len(answer.result().json()["data"]) == LONG["n"]
         assert ended.result() == (0, "")
         assert not server.leftovers

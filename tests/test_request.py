@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ PATH = [Status.WAITING, Status.ENCODING, Status.DENOISING, Status.DECODING, Stat
 
 
 def test_a_row_goes_from_waiting_to_finished() -> None:
-    for old, new in zip(PATH, PATH[1:], strict=False):
+    for old, new in pairwise(PATH):
         assert transition(old, new) is new
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -79,6 +80,12 @@ def _parse_max_batch_size(value: str) -> int:
     return int(value)
 
 
+def _parse_device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise typer.BadParameter(f"{name!r} is not auto, cpu or cuda[:i]", param_hint="--device")
+    return name
+
+
 def _parse_delay(milliseconds: float) -> float:
     if not 0 <= milliseconds < math.inf:
         raise typer.BadParameter(f"{milliseconds} is not 0 or more", param_hint="--batch-delay-ms")
@@ -133,7 +140,7 @@ def serve(
         ServeConfig(
             worker=WorkerConfig(
                 model=model,
-                device=device,
+                device=_parse_device(device),
                 dtype=dtype,
                 batching=batching,
                 max_batch_size=_parse_max_batch_size(max_batch_size),
@@ -198,7 +205,7 @@ def generate(
             model,
             batching=batching,
             max_batch_size=_parse_max_batch_size(max_batch_size),
-            device=device,
+            device=_parse_device(device),
             dtype=dtype,
             progress=on_progress,
         )

@@ -40,10 +40,9 @@ def client(engine: EngineThread) -> EngineClient:
 
 def some_requests(prefix: str) -> list[GenerationRequest]:
     """Two groups that ride for some hundred ticks."""
-    sizes = [(256, 256), (256, 128), (256, 256)]
     return [
-        a_request(f"{prefix}{seed}", seed=seed, n=2, steps=198 + seed, width=width, height=height)
-        for seed, (width, height) in enumerate(sizes)
+        a_request(f"{prefix}0", seed=0, n=2, steps=200, width=256, height=256),
+        a_request(f"{prefix}1", seed=1, n=2, steps=190, width=128, height=256),
     ]
 
 

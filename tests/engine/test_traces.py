@@ -1,5 +1,6 @@
 """Neighbours don't matter: rows that join, leave, fail and are cancelled at random beside others
-give the pictures that they give alone."""
+give the pictures that they give alone.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from chairlift.engine.loop import Loop
-from chairlift.engine.messages import Cancel, Failed, Finished, FromEngine, Submit
+from chairlift.engine.messages import Activity, Cancel, Failed, Finished, FromEngine, Submit
 from chairlift.models.adapter import Adapter
 from chairlift.models.fake import FakeModel
 from chairlift.models.registry import load_model
@@ -171,7 +172,7 @@ def test_random_traces_of_the_bundled_model(seed: int, record_property: Any) -> 
 
 
 class Saboteur(FakeModel):
-    """Fails on the rows of one prompt: in the denoiser, the encoder or the decoder, or makes NaN."""
+    """Fails on the rows of one prompt: in the encoder or the denoiser, or by making NaN."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -239,3 +240,23 @@ def test_a_request_without_a_schedule_fails_alone() -> None:
     outcome = run_together(adapter, requests)
     assert outcome.failed == {"3": "schedule_failed"}
     assert outcome.finished.keys() == {"2", "4"}
+
+
+def test_a_cancelled_row_is_out_of_the_next_report() -> None:
+    adapter, reports = FakeModel(), list[Activity]()
+
+    def sink(message: FromEngine) -> None:
+        if isinstance(message, Activity):
+            reports.append(message)
+
+    scheduler = Scheduler(batching="continuous", max_batch_size=2)
+    loop = Loop(adapter, scheduler, 2, sink)
+    loop.send(Submit(request=create_request(adapter.card, id="a", prompt="a", steps=200)))
+    while not reports:
+        loop.turn()
+    assert reports[-1].running == 1
+    loop.send(Cancel(request_id="a"))
+    loop.turn()  # Reads the message at its end.
+    loop.send(Cancel(request_id="nobody"))
+    loop.turn()
+    assert (reports[-1].running, reports[-1].waiting, reports[-1].backlog_seconds) == (0, 0, 0.0)

@@ -78,6 +78,7 @@ class Loop:
         self._decoder = Decoder(adapter)
         self._images = ThreadPoolExecutor(IMAGE_THREADS, thread_name_prefix="image")
         self._ticks: list[Tick] = []
+        self._snapshot = scheduler.snapshot()
         self._reported = 0.0
         self._stopped = False
 
@@ -232,10 +233,13 @@ class Loop:
         )
 
     def _report(self, idle: bool) -> None:
+        """Say what has happened, but not at every tick."""
         now = time.monotonic()
-        if not self._ticks or (now < self._reported + REPORT_SECONDS and not idle):
+        if now < self._reported + REPORT_SECONDS and not idle:
             return
         snapshot = self._scheduler.snapshot()
+        if not self._ticks and snapshot == self._snapshot:
+            return
         self._sink(
             Activity(
                 ticks=self._ticks,
@@ -244,4 +248,4 @@ class Loop:
                 backlog_seconds=snapshot.backlog_seconds,
             )
         )
-        self._ticks, self._reported = [], now
+        self._ticks, self._snapshot, self._reported = [], snapshot, now

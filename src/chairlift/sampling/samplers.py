@@ -170,7 +170,7 @@ def _plms(schedule: Schedule) -> _Update:
     step = _ddim(schedule)
     from_x = step.next_x + step.next_denoised * denoised_x
     from_p = step.next_denoised * denoised_p
-    weights = [
+    weights: list[tuple[float, ...]] = [
         (1, 0, 0, 0),
         (1 / 2, 1 / 2, 0, 0),
         (3 / 2, -1 / 2, 0, 0),

@@ -18,7 +18,6 @@ from chairlift.scheduling.batching import MODES
 from chairlift.scheduling.plan import Plan, Snapshot, TickResult
 from chairlift.scheduling.state import Group, Progress, RowWork, State
 
-
 DEFAULT_MAX_BATCH_SIZE = 16
 
 
