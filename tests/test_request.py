@@ -81,7 +81,7 @@ def test_no_seed_is_a_random_one(seed: int | None) -> None:
         ({"seed": -2}, "seed", "seed is -2"),
         ({"seed": 2**70}, "seed", f"it must be from 0 to {MAX_SEED}"),
         ({"seed": MAX_SEED, "n": 2}, "seed", f"it must be from 0 to {MAX_SEED - 1}"),
-        ({"sampler": "plms"}, "sampler", "sampler is 'plms'; it must be one of euler"),
+        ({"sampler": "unipc"}, "sampler", "sampler is 'unipc'; it must be one of euler"),
         ({"output_format": "gif"}, "output_format", "it must be one of png, jpeg, webp"),
         ({"output_compression": 101}, "output_compression", "it must be from 0 to 100"),
         ({"prompt": "x" * 32_001}, "prompt", "has 32001 characters; at most 32000"),

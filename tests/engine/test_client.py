@@ -39,15 +39,23 @@ def client(engine: EngineThread) -> EngineClient:
 
 
 def some_requests(prefix: str) -> list[GenerationRequest]:
-    """Two groups that ride for some hundred ticks."""
+    """Two groups; the first is a second's work."""
     return [
-        a_request(f"{prefix}0", seed=0, n=2, steps=200, width=256, height=256),
-        a_request(f"{prefix}1", seed=1, n=2, steps=190, width=128, height=256),
+        a_request(f"{prefix}0", seed=0, n=2, steps=100, width=512, height=512),
+        a_request(f"{prefix}1", seed=1, n=2, steps=100, width=256, height=128),
     ]
 
 
+def a_long_request(id: str) -> GenerationRequest:
+    """Many seconds' work."""
+    return a_request(id, n=10, steps=200, sampler="heun", width=512, height=512)
+
+
 def submit(engine: EngineThread, request: GenerationRequest) -> Future[Finished]:
-    return engine.start(engine.client.generate(request))
+    async def generate() -> Finished:
+        return await engine.client.submit(request)
+
+    return engine.start(generate())
 
 
 def images(futures: list[Future[Finished]]) -> list[list[bytes]]:
@@ -60,12 +68,13 @@ def kill_worker(client: EngineClient) -> None:
 
 
 @contextmanager
-def killed_at_the_next_tick(client: EngineClient) -> Iterator[None]:
-    """The worker dies as soon as what is submitted in here rides."""
+def killed_when_riding(client: EngineClient, request_id: str) -> Iterator[None]:
+    """The worker dies as soon as this request, which is submitted in here, has made a step."""
     killed = threading.Event()
 
     def listener(activity: Activity) -> None:
-        if activity.ticks and not killed.is_set():
+        riders = {rider.row.request_id for tick in activity.ticks for rider in tick.riders}
+        if request_id in riders and not killed.is_set():
             kill_worker(client)
             killed.set()
 
@@ -94,7 +103,7 @@ def test_requests_aboard_a_killed_worker_get_the_same_pictures(
     expected = images([submit(engine, request) for request in some_requests("calm")])
     killed_pid = client.worker_pid
 
-    with killed_at_the_next_tick(client):
+    with killed_when_riding(client, "rough0"):
         futures = [submit(engine, request) for request in some_requests("rough")]
     assert not any(future.done() for future in futures)
 
@@ -108,8 +117,8 @@ def test_a_request_that_kills_again_and_again_is_given_up_alone(
     engine: EngineThread, client: EngineClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "MAX_CRASHES", 1)
-    with killed_at_the_next_tick(client):
-        blamed = submit(engine, some_requests("blamed")[0])
+    with killed_when_riding(client, "blamed"):
+        blamed = submit(engine, a_long_request("blamed"))
     with pytest.raises(EngineCrash, match="died 1 times with this request aboard"):
         blamed.result(PATIENCE_SECONDS)
     assert client.activity.running == 0
@@ -122,7 +131,7 @@ def test_a_request_that_kills_again_and_again_is_given_up_alone(
 def test_a_request_whose_caller_gives_up_is_forgotten(
     engine: EngineThread, client: EngineClient
 ) -> None:
-    waiting = submit(engine, a_request("a", n=10, steps=200, width=512, height=512))
+    waiting = submit(engine, a_long_request("a"))
     wait_until(lambda: client.pending_rows == 10)
     waiting.cancel()
     wait_until(lambda: client.pending_rows == 0)
@@ -145,14 +154,13 @@ def test_closing_ends_the_process_and_answers_everybody(
         [folder] = tmp_path.iterdir()
         assert folder.stat().st_mode & 0o077 == 0  # for nobody else
 
-        waiting = asyncio.create_task(client.generate(some_requests("late")[0]))
-        await asyncio.sleep(0)
+        waiting = client.submit(a_long_request("late"))
         await client.close()
 
         with pytest.raises(Unavailable, match="shutting down"):
             await waiting
         with pytest.raises(Unavailable, match="shutting down"):
-            await client.generate(a_request("later"))
+            client.submit(a_request("later"))
         assert not process_exists(pid)
         assert not list(tmp_path.iterdir())
         assert not client.is_ready

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from base64 import b64decode
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image
 from chairlift import Engine
 from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Activity
+from chairlift.server.app import create_app
 from tests.running import (
     GENERATIONS,
     LONG,
@@ -197,6 +200,20 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(
     assert 1 <= int(refused.headers["Retry-After"]) <= 120
     assert refusals == 1
     assert len(accepted["data"]) == 2
+
+
+def test_callers_who_come_at_once_do_not_overfill_the_queue(engine: EngineThread) -> None:
+    app = create_app(engine.client, max_queue=5)
+
+    async def rush() -> list[int]:
+        body = {"prompt": "a boat", "size": "256x256", "num_inference_steps": 50}
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://lift") as http:
+            posts = [http.post(GENERATIONS, json=body) for _ in range(20)]
+            return [answer.status_code for answer in await asyncio.gather(*posts)]
+
+    statuses = engine.wait_for(rush())
+    assert Counter(statuses) == {200: 5, 429: 15}
 
 
 def test_a_caller_who_goes_away_leaves_the_lift(http: httpx.Client, client: EngineClient) -> None:

@@ -194,7 +194,8 @@ def test_a_spectator_who_leaves_is_forgotten(
 
     monkeypatch.setattr(client, "listen", watched)
     with http.stream("GET", "/v1/lift") as lift:
-        next(lift.iter_lines())
+        lines = lift.iter_lines()  # kept: when it is thrown away, the stream is closed
+        next(lines)
         assert not forgotten.is_set()
     assert forgotten.wait(PATIENCE_SECONDS)
 

@@ -141,26 +141,25 @@ class EngineClient:
         """Rows that were accepted and have not ended."""
         return sum(pending.request.n for pending in self._pending.values())
 
-    async def generate(self, request: GenerationRequest) -> Finished:
-        """Hand a request to the engine and wait for its end. Cancelling the task that waits
-        cancels the request.
+    def submit(self, request: GenerationRequest) -> asyncio.Future[Finished]:
+        """Hand a request to the engine: it counts as pending from here on, until the future is
+        done. Cancelling the future cancels the request.
 
         Raises:
-            RequestError: It has failed.
+            Unavailable: The client is closed. Every other error comes from the future.
         """
         if self.is_closed:
             raise Unavailable("the server is shutting down")
         answer: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         self._pending[request.id] = _Pending(request, answer)
-        try:
-            await self._send(Submit(request=request))
-            return await answer
-        except asyncio.CancelledError:
-            # Not awaited: the task is on its way out.
-            self._post(Cancel(request_id=request.id))
-            raise
-        finally:
-            del self._pending[request.id]
+        answer.add_done_callback(lambda done: self._forget(request.id, done))
+        self._post(Submit(request=request))
+        return answer
+
+    def _forget(self, request_id: str, answer: asyncio.Future[Finished]) -> None:
+        del self._pending[request_id]
+        if answer.cancelled():
+            self._post(Cancel(request_id=request_id))
 
     def listen(self, listener: Callable[[Activity], None]) -> Callable[[], None]:
         """Call ``listener`` with every report from now on; returns what ends that."""
@@ -245,17 +244,17 @@ class EngineClient:
                 case Ready():
                     if not ready.done():
                         ready.set_result(message)
-                    await self._resume(socket)
+                    self._resume(socket)
                 case StartFailed(reason=reason):
                     return reason
                 case _:
                     self._handle(message)
 
-    async def _resume(self, socket: zmq.asyncio.Socket) -> None:
+    def _resume(self, socket: zmq.asyncio.Socket) -> None:
         """Give a new worker all that the last one owed."""
         self._socket, self.is_ready = socket, True
-        for pending in list(self._pending.values()):
-            await self._send(Submit(request=pending.request))
+        for pending in self._pending.values():
+            self._post(Submit(request=pending.request))
 
     def _handle(self, message: FromEngine) -> None:
         match message:
@@ -283,12 +282,8 @@ class EngineClient:
                     EngineCrash(f"the engine died {pending.crashes} times with this request aboard")
                 )
 
-    async def _send(self, message: ToEngine) -> None:
-        """Send, if there is a worker; if not, the next one gets every pending request."""
-        if self._socket is not None:
-            await self._socket.send(encode(message))
-
     def _post(self, message: ToEngine) -> None:
+        """Send, if there is a worker; if not, the next one gets every pending request."""
         if self._socket is not None:
             self._socket.send(encode(message))
 

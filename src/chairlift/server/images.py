@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -28,13 +28,14 @@ async def generate_images(body: ImageGenerationBody, request: Request) -> Respon
     """Generate pictures and wait for them."""
     state = state_of(request)
     generation = _admit(state, body)
+    answer = state.client.submit(generation)
     try:
-        finished = await _unless_disconnected(request, state.client.generate(generation))
+        finished = await _unless_disconnected(request, answer)
     except RequestError as error:
         state.metrics.observe_failed(error)
         raise
     state.metrics.observe_finished(finished.timings, generation.n)
-    answer = ImagesAnswer(
+    result = ImagesAnswer(
         created=int(time.time()),
         data=[
             ImageData(b64_json=image, seed=seed)
@@ -45,7 +46,7 @@ async def generate_images(body: ImageGenerationBody, request: Request) -> Respon
         timings=finished.timings,
         warnings=body.warnings(),
     )
-    return Response(msgspec.json.encode(answer), media_type="application/json")
+    return Response(msgspec.json.encode(result), media_type="application/json")
 
 
 def _admit(state: ServerState, body: ImageGenerationBody) -> GenerationRequest:
@@ -66,21 +67,21 @@ def _admit(state: ServerState, body: ImageGenerationBody) -> GenerationRequest:
     return generation
 
 
-async def _unless_disconnected(request: Request, work: Coroutine[None, None, Finished]) -> Finished:
-    """Wait for ``work``, but cancel it when the caller goes away.
+async def _unless_disconnected(request: Request, answer: asyncio.Future[Finished]) -> Finished:
+    """Wait for the answer, but cancel it when the caller goes away.
 
     Raises:
         RequestCancelled: The caller has gone.
     """
-    working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnection(request))
+    either: set[asyncio.Future[Any]] = {answer, gone}
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
             raise RequestCancelled("the caller has gone away")
-        return working.result()
+        return answer.result()
     finally:
-        working.cancel()
+        answer.cancel()
         gone.cancel()
 
 
