@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--count", type=int, default=256)
     parser.add_argument("--steps", type=int, nargs="+", default=[20])
-    parser.add_argument("--guidance", type=float, nargs="+", default=[3.0])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[2.0])
     parser.add_argument("--samplers", nargs="+", default=["euler"], choices=list(SCHEDULERS))
     parser.add_argument("--wordings", action="store_true", help="prompts in free wording")
     parser.add_argument("--sheet", type=Path, help="also write the first 40 pictures here")
