@@ -17,8 +17,8 @@ from diffusers import (
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from chairlift.card import ModelCard
 from chairlift.engine.engine import GeneratedImage
-from chairlift.models.card import ModelCard
 from chairlift.models.fake import FakeModel
 from chairlift.request import GenerationRequest, RowId, create_request
 from chairlift.scheduling.batch_key import BatchKey

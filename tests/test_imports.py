@@ -20,7 +20,7 @@ SCHEDULING = [
     module.name
     for module in pkgutil.walk_packages(chairlift.scheduling.__path__, "chairlift.scheduling.")
 ]
-PURE = ["chairlift.errors", "chairlift.request", "chairlift.models.card", "chairlift.models.source"]
+PURE = ["chairlift.errors", "chairlift.request", "chairlift.card", "chairlift.models.source"]
 
 HEAVY = {"torch", "diffusers", "transformers", "numpy"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -23,6 +23,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
+from chairlift.card import ModelCard
 from chairlift.engine.messages import (
     Activity,
     Cancel,
@@ -39,7 +40,6 @@ from chairlift.engine.messages import (
 )
 from chairlift.engine.worker_config import CANT_START, WorkerConfig
 from chairlift.errors import REQUEST_ERRORS, ConfigurationError, EngineCrash, Unavailable
-from chairlift.models.card import ModelCard
 from chairlift.request import GenerationRequest
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from PIL import Image
 
+from chairlift.card import ModelCard
 from chairlift.engine.loop import Loop
 from chairlift.engine.messages import (
     Activity,
@@ -26,7 +27,6 @@ from chairlift.engine.messages import (
 )
 from chairlift.errors import REQUEST_ERRORS, Unavailable
 from chairlift.models.adapter import Adapter
-from chairlift.models.card import ModelCard
 from chairlift.models.registry import load_model
 from chairlift.models.source import Progress
 from chairlift.request import GenerationRequest, create_request

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from chairlift.models.card import ModelCard
+from chairlift.card import ModelCard
 from chairlift.request import GenerationRequest, RowId
 
 

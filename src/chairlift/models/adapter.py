@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from chairlift.models.card import ModelCard
+from chairlift.card import ModelCard
 from chairlift.request import GenerationRequest
 from chairlift.sampling.schedule import Schedule
 from chairlift.scheduling.batch_key import BatchKey

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from chairlift.card import Defaults, Limits, ModelCard
 from chairlift.models.adapter import Conditioning, ForwardBatch, combine_guidance
-from chairlift.models.card import Defaults, Limits, ModelCard
 from chairlift.models.source import FAKE_NAME
 from chairlift.request import GenerationRequest
 from chairlift.sampling.schedule import DIFFUSION_SAMPLERS, Schedule, diffusion_schedule

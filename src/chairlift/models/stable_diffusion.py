@@ -15,9 +15,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from chairlift.card import Defaults, Limits, ModelCard
 from chairlift.errors import ModelError
 from chairlift.models.adapter import Conditioning, ForwardBatch, combine_guidance
-from chairlift.models.card import Defaults, Limits, ModelCard
 from chairlift.models.source import ModelSource, Progress
 from chairlift.request import GenerationRequest
 from chairlift.sampling.schedule import DIFFUSION_SAMPLERS, Schedule, diffusion_schedule

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from chairlift.card import ModelCard
 from chairlift.engine.messages import Timings
 from chairlift.errors import InvalidRequest
-from chairlift.models.card import ModelCard
 from chairlift.request import GenerationRequest, create_request
 
 _WITHOUT_MEANING = (
