@@ -43,7 +43,9 @@ class EngineThread:
     def __init__(self, config: WorkerConfig) -> None:
         self.client = EngineClient(config)
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="front end")
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="front end", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
