@@ -27,11 +27,11 @@ from rich.text import Text
 import chairlift
 from chairlift.errors import ChairliftError, ConfigurationError
 from chairlift.request import OUTPUT_FORMATS
+from chairlift.scheduling.scheduler import DEFAULT_MAX_BATCH_SIZE
 
 if TYPE_CHECKING:
     from chairlift.engine.engine import Engine
 
-DEFAULT_MAX_BATCH_SIZE = 16
 
 app = typer.Typer(
     help="A server for diffusion models: requests get on and off the running batch at every step.",

@@ -126,7 +126,9 @@ class Runner:
     def _encode(self, requests: Sequence[GenerationRequest]) -> dict[str, Conditioning]:
         """All prompts of the newcomers together; if that fails, each row tries alone."""
         prompts = [request.prompt for request in requests]
-        prompts += [request.negative_prompt for request in requests if self._is_guided(request)]
+        prompts += [
+            request.negative_prompt for request in requests if self._adapter.is_guided(request)
+        ]
         try:
             return self._encoder.encode(prompts)
         except Exception:
@@ -143,7 +145,7 @@ class Runner:
         def conditioning(prompt: str) -> Conditioning:
             return conditionings.get(prompt) or self._encoder.encode([prompt])[prompt]
 
-        guided = self._is_guided(request)
+        guided = self._adapter.is_guided(request)
         positive = conditioning(request.prompt)
         negative = conditioning(request.negative_prompt) if guided else None
         generator = torch.Generator().manual_seed(request.seeds[id.image])
@@ -186,9 +188,6 @@ class Runner:
             for slot, row in enumerate(rows)
             if row.takes_noise
         }
-
-    def _is_guided(self, request: GenerationRequest) -> bool:
-        return self._adapter.is_guided(request)
 
     def _table(self, request: GenerationRequest) -> StepTable:
         """Kept for the last requests that differ, since making one takes as long as a small

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import msgspec
 
+from chairlift.scheduling.scheduler import DEFAULT_MAX_BATCH_SIZE
+
 CANT_START = 2
 """Exit status of a worker that has said why it can't start."""
 
@@ -20,6 +22,6 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     dtype: str = "auto"
     batching: str = "continuous"
-    max_batch_size: int = 16
+    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     batch_delay: float = 0.0
     """Seconds."""

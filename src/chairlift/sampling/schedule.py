@@ -79,11 +79,10 @@ _DPMPP_2M: dict[str, Any] = {
     "final_sigmas_type": "zero",
     "thresholding": False,
 }
-_FLOW_SAMPLERS = ("euler", "euler_ancestral", "heun", "ddim", "dpmpp_2m")
 
 DIFFUSION_SAMPLERS = tuple(_DIFFUSION_SCHEDULERS)
 """Samplers for denoisers that predict epsilon or v."""
-FLOW_SAMPLERS = _FLOW_SAMPLERS
+FLOW_SAMPLERS = ("euler", "euler_ancestral", "heun", "ddim", "dpmpp_2m")
 """Samplers for flow matching. Karras' levels are not defined there."""
 
 

@@ -69,16 +69,13 @@ async def lift(request: Request) -> Response:
             reports.put_nowait(activity)
 
     async def events() -> AsyncIterator[bytes]:
-        yield b": the lift\n\n"
-        while not state_of(request).client.is_closed:
-            yield b"data: " + msgspec.json.encode(await reports.get()) + b"\n\n"
-
-    async def stream() -> AsyncIterator[bytes]:
-        stop = state_of(request).client.listen(listener)
+        client = state_of(request).client
+        stop = client.listen(listener)
         try:
-            async for event in events():
-                yield event
+            yield b": the lift\n\n"
+            while not client.is_closed:
+                yield b"data: " + msgspec.json.encode(await reports.get()) + b"\n\n"
         finally:
             stop()
 
-    return StreamingResponse(stream(), media_type="text/event-stream")
+    return StreamingResponse(events(), media_type="text/event-stream")
