@@ -21,9 +21,10 @@ from chairlift.engine.loop import Loop
 from chairlift.engine.messages import Cancel, Submit
 from chairlift.models.adapter import Adapter, ForwardBatch
 from chairlift.models.registry import load_model
-from chairlift.request import create_request
+from chairlift.request import Prompt
 from chairlift.sampling.samplers import step_table
 from chairlift.scheduling.scheduler import Scheduler
+from chairlift.validation import create_request
 
 STEPS = 200
 
@@ -55,24 +56,29 @@ def bare_steps(adapter: Adapter, rows: int) -> Iterator[float]:
     """Seconds of each step of a loop without an engine: Euler, as plainly as it can be written."""
     request = create_request(adapter.card, id="bare", prompt="a red boat", steps=STEPS)
     table = step_table(adapter.schedule(request))
-    positive, negative = adapter.encode(["a red boat", ""])
+    positive, negative = adapter.encode([Prompt("a red boat"), Prompt("")])
     text = {
         name: torch.cat([negative.tensors[name].expand(rows, -1, -1), values.expand(rows, -1, -1)])
         for name, values in positive.tensors.items()
     }
-    scale = torch.full((rows, 1, 1, 1), request.guidance_scale)
+    zeros = torch.zeros(2 * rows)
+    scale = torch.full((rows, 1, 1, 1), request.cfg_scale)
+    key = adapter.batch_key(request)
     while True:
-        shape = (rows, *adapter.batch_key(request).latent_shape)
+        shape = (rows, *key.latent_shape)
         latents = torch.randn(shape) * table.initial_scale
         for step in range(STEPS - 10):
             start = time.perf_counter()
             scaled = latents * table.input_scale[step]
             batch = ForwardBatch(
+                key=key,
                 latents=torch.cat([scaled, scaled]),
                 timesteps=torch.full((2 * rows,), float(table.timestep[step])),
-                conditioning=text,
+                conditioning=text | {"guidance_rescale": zeros},
+                sequences={},
                 guided=rows,
-                guidance_scales=scale,
+                loras=frozenset(),
+                cfg_scales=scale,
             )
             prediction = adapter.predict(batch)
             denoised = table.denoised_x[step] * latents + table.denoised_p[step] * prediction

@@ -20,9 +20,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from chairlift.card import ModelCard
 from chairlift.engine.engine import GeneratedImage
 from chairlift.models.fake import FakeModel
-from chairlift.request import GenerationRequest, RowId, create_request
+from chairlift.request import GenerationRequest, RowId
 from chairlift.scheduling.batch_key import BatchKey
-from chairlift.scheduling.state import RowWork
+from chairlift.scheduling.state import Leg, RowWork
+from chairlift.validation import create_request
 
 
 def create_card() -> ModelCard:
@@ -47,8 +48,7 @@ def a_row(
     """A row of the scheduler's; ``side`` tells groups apart, ``settings`` dynamic batches."""
     return RowWork(
         id=RowId(id, image),
-        key=BatchKey("model", (4, side, side), "text"),
-        evaluations=evaluations,
+        legs=(Leg(BatchKey("model", (4, side, side), "text"), evaluations),),
         settings=other.pop("settings", None),
         arrival=arrival,
         **other,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from chairlift.errors import IllegalTransition, InvalidRequest
-from chairlift.request import MAX_SEED, TRANSITIONS, RowId, Status, transition
+from chairlift.request import TRANSITIONS, RowId, Status, transition
+from chairlift.validation import MAX_SEED
 from tests.builders import a_request, create_card
 
 PATH = [Status.WAITING, Status.ENCODING, Status.DENOISING, Status.DECODING, Status.FINISHED]
@@ -81,7 +82,7 @@ def test_no_seed_is_a_random_one(seed: int | None) -> None:
         ({"seed": -2}, "seed", "seed is -2"),
         ({"seed": 2**70}, "seed", f"it must be from 0 to {MAX_SEED}"),
         ({"seed": MAX_SEED, "n": 2}, "seed", f"it must be from 0 to {MAX_SEED - 1}"),
-        ({"sampler": "unipc"}, "sampler", "sampler is 'unipc'; it must be one of euler"),
+        ({"sampler": "magic"}, "sampler", "sampler is 'magic'; it must be one of euler"),
         ({"output_format": "gif"}, "output_format", "it must be one of png, jpeg, webp"),
         ({"output_compression": 101}, "output_compression", "it must be from 0 to 100"),
         ({"prompt": "x" * 32_001}, "prompt", "has 32001 characters; at most 32000"),

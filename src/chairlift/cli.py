@@ -26,10 +26,11 @@ from rich.text import Text
 
 import chairlift
 from chairlift.errors import ChairliftError, ConfigurationError
-from chairlift.request import OUTPUT_FORMATS
+from chairlift.request import IMAGE_FORMATS, VIDEO_FORMATS, LoraUse
 from chairlift.scheduling.scheduler import DEFAULT_MAX_BATCH_SIZE
 
 if TYPE_CHECKING:
+    from chairlift.card import ModelCard
     from chairlift.engine.engine import Engine
 
 
@@ -56,6 +57,20 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option(help="auto is float32 on a CPU and bfloat16 on CUDA."),
+]
+LoadFormat = Annotated[
+    Literal["auto", "dummy"],
+    typer.Option(help="dummy: random weights of full size, where only configs are."),
+]
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="NAME=PATH", help="A LoRA that requests may name; repeatable."),
+]
+OffloadTextEncoders = Annotated[
+    bool,
+    typer.Option(
+        "--offload-text-encoders", help="They rest in main memory and visit the device to encode."
+    ),
 ]
 
 
@@ -92,6 +107,29 @@ def _parse_delay(milliseconds: float) -> float:
     return milliseconds / 1000
 
 
+def _parse_loras(given: list[str] | None) -> list[tuple[str, str]]:
+    loras = []
+    for one in given or ():
+        name, separator, path = one.partition("=")
+        if not (name and separator and path):
+            raise typer.BadParameter(f"{one!r} is not NAME=PATH", param_hint="--lora")
+        loras.append((name, path))
+    return loras
+
+
+def _parse_lora_uses(given: list[str] | None) -> list[LoraUse]:
+    uses = []
+    for one in given or ():
+        name, separator, scale = one.partition("=")
+        try:
+            uses.append(LoraUse(name, float(scale) if separator else 1.0))
+        except ValueError:
+            raise typer.BadParameter(
+                f"{one!r} is not NAME or NAME=SCALE", param_hint="--use-lora"
+            ) from None
+    return uses
+
+
 def _parse_api_key(key: str | None) -> str | None:
     if key == "":
         raise typer.BadParameter("the key is empty", param_hint="--api-key")
@@ -116,6 +154,9 @@ def serve(
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    load_format: LoadFormat = "auto",
+    lora: LoraOption = None,
+    offload_text_encoders: OffloadTextEncoders = False,
     shutdown_timeout: Annotated[
         int, typer.Option(min=0, help="Seconds that running requests have to finish.")
     ] = 30,
@@ -132,6 +173,7 @@ def serve(
 
     def on_ready(ready: Ready, url: str) -> None:
         card = ready.card
+        _print_memory(card)
         weights = f"{card.parameters / 1e6:.1f} M weights, {card.dtype} on {card.device}"
         line = Text.assemble((card.id, "bold"), f" ({weights}) is served at ", (url, "bold"))
         console.print(line, soft_wrap=True)
@@ -142,6 +184,9 @@ def serve(
                 model=model,
                 device=_parse_device(device),
                 dtype=dtype,
+                load_format=load_format,
+                loras=_parse_loras(lora),
+                offload_text_encoders=offload_text_encoders,
                 batching=batching,
                 max_batch_size=_parse_max_batch_size(max_batch_size),
                 batch_delay=_parse_delay(batch_delay_ms),
@@ -166,9 +211,12 @@ def generate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the pictures.")
     ] = Path(),
-    negative_prompt: Annotated[str, typer.Option(help="What should not be seen.")] = "",
+    negative_prompt: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampler steps.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Weight of the prompt.")] = None,
+    true_cfg_scale: Annotated[
+        float | None, typer.Option(help="Weight of classifier-free guidance (FLUX, Qwen-Image).")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="One of the model's samplers.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Image i uses seed + i; random when left out.")
@@ -176,11 +224,21 @@ def generate(
     n: Annotated[int, typer.Option("-n", help="Pictures for each prompt.")] = 1,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    output_format: Annotated[str, typer.Option(help=", ".join(OUTPUT_FORMATS))] = "png",
+    frames: Annotated[int | None, typer.Option(help="Of a video.")] = None,
+    output_format: Annotated[
+        str | None, typer.Option(help=", ".join((*IMAGE_FORMATS, *VIDEO_FORMATS)))
+    ] = None,
+    use_lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=SCALE]", help="Use a LoRA that --lora names; repeatable."),
+    ] = None,
+    lora: LoraOption = None,
     batching: Batching = "continuous",
     max_batch_size: MaxBatchSize = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    load_format: LoadFormat = "auto",
+    offload_text_encoders: OffloadTextEncoders = False,
 ) -> None:
     """Generate pictures without a server; all prompts are denoised together."""
     _make_folder(output)
@@ -193,12 +251,15 @@ def generate(
         "negative_prompt": negative_prompt,
         "steps": steps,
         "guidance_scale": guidance_scale,
+        "true_cfg_scale": true_cfg_scale,
         "sampler": sampler,
         "seed": seed,
         "n": n,
         "width": width,
         "height": height,
+        "frames": frames,
         "output_format": output_format,
+        "loras": _parse_lora_uses(use_lora),
     }
     with _loading_progress() as on_progress:
         engine = Engine(
@@ -207,10 +268,24 @@ def generate(
             max_batch_size=_parse_max_batch_size(max_batch_size),
             device=_parse_device(device),
             dtype=dtype,
+            load_format=load_format,
+            loras=dict(_parse_loras(lora)),
+            offload_text_encoders=offload_text_encoders,
             progress=on_progress,
         )
     with engine:
         _generate(engine, prompts, settings, output)
+
+
+def _print_memory(card: ModelCard) -> None:
+    """Where the weights are, and how much they take."""
+    for part in card.components:
+        gibibytes = part.bytes / 2**30
+        console.print(
+            f"{part.name}: {part.parameters / 1e6:.1f} M weights, {gibibytes:.2f} GiB "
+            f"on {part.device}",
+            highlight=False,
+        )
 
 
 def _make_folder(folder: Path) -> None:
@@ -254,6 +329,8 @@ def _generate(engine: Engine, prompts: list[str], settings: dict[str, Any], outp
         progress.update(task, total=len(prompts) * settings["n"] * steps)
         pictures = [picture for future in futures for picture in future.result()]
     seconds = time.monotonic() - start
+    for warning in dict.fromkeys(text for one in pictures for text in one.request.warnings):
+        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
     out = Console()
     for number, picture in enumerate(pictures):
         path = _free_path(output, number, picture.request.output_format)

@@ -1,28 +1,21 @@
 """What a caller asked for, the rows it becomes, and the life of a row.
 
-Nothing here is changed after it is made; where a row is, is kept by the engine's ledger.
+Nothing here is changed after it is made; where a row is, is kept by the engine's ledger. Requests
+are made by :func:`chairlift.validation.create_request`, which checks every value.
 """
 
 from __future__ import annotations
 
-import math
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, NamedTuple
 
-from chairlift.card import ModelCard
-from chairlift.errors import IllegalTransition, InvalidRequest
+from chairlift.errors import IllegalTransition
 
-OutputFormat = Literal["png", "jpeg", "webp"]
-OUTPUT_FORMATS: tuple[OutputFormat, ...] = ("png", "jpeg", "webp")
-
-MAX_IMAGES = 10
-MAX_PROMPT_CHARACTERS = 32_000
-MAX_SEED = 2**63 - 1
-MAX_GUIDANCE_SCALE = 100.0
-RANDOM_SEED = -1
+OutputFormat = Literal["png", "jpeg", "webp", "mp4"]
+IMAGE_FORMATS: tuple[OutputFormat, ...] = ("png", "jpeg", "webp")
+VIDEO_FORMATS: tuple[OutputFormat, ...] = ("mp4",)
 
 
 class RowId(NamedTuple):
@@ -32,21 +25,53 @@ class RowId(NamedTuple):
     image: int
 
 
+class LoraUse(NamedTuple):
+    """A LoRA that a request asks for."""
+
+    name: str
+    scale: float = 1.0
+
+
+class Prompt(NamedTuple):
+    """What the text encoders turn into conditioning."""
+
+    text: str | None
+    """None where no negative prompt was given, which for some checkpoints isn't an empty one."""
+    loras: tuple[LoraUse, ...] = ()
+    """They may change the text encoders too."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationRequest:
     """One call, with every default filled in and every value checked."""
 
     id: str
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None
     width: int
     """Pixels."""
     height: int
     """Pixels."""
+    frames: int
+    """1 is a picture."""
+    frames_per_second: int
+    """Of a video file."""
     steps: int
     """Sampler steps; a second-order sampler evaluates the denoiser more often."""
     guidance_scale: float
-    """Classifier-free guidance is on above 1."""
+    """As the caller gave it; some denoisers are told it."""
+    cfg_scale: float
+    """Weight of classifier-free guidance, which is on above 1. It comes from ``guidance_scale`` or
+    from ``true_cfg_scale``, as the model's family has it."""
+    guidance_scale_2: float | None
+    """Weight of classifier-free guidance in the low-noise expert; None is the same."""
+    guidance_rescale: float
+    """0 to 1: how far the guided output is brought back to the contrast of the plain one."""
+    cfg_truncation: float
+    """0 to 1: the share of the way from noise after which classifier-free guidance is off."""
+    cfg_normalization: float
+    """The guided output may be this much longer than the plain one; 0 is no bound."""
+    loras: tuple[LoraUse, ...]
     sampler: str
     seed: int
     """Image ``i`` uses ``seed + i``."""
@@ -54,7 +79,9 @@ class GenerationRequest:
     """Number of images, and so of rows."""
     output_format: OutputFormat
     output_compression: int
-    """Quality of JPEG and WebP, 0 to 100; PNG is lossless and ignores it."""
+    """Quality of JPEG and WebP, 0 to 100; PNG is lossless and ignores it, MP4 too."""
+    warnings: tuple[str, ...] = ()
+    """Values that were given and have no effect, a sentence each."""
 
     @property
     def row_ids(self) -> tuple[RowId, ...]:
@@ -63,6 +90,30 @@ class GenerationRequest:
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(self.seed + image for image in range(self.n))
+
+    @property
+    def positive(self) -> Prompt:
+        return Prompt(self.prompt, self.loras)
+
+    @property
+    def negative(self) -> Prompt:
+        return Prompt(self.negative_prompt, self.loras)
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Everything that shapes a picture but its size, its prompt and its seed."""
+        return (
+            self.negative_prompt,
+            self.steps,
+            self.guidance_scale,
+            self.cfg_scale,
+            self.guidance_scale_2,
+            self.guidance_rescale,
+            self.cfg_truncation,
+            self.cfg_normalization,
+            self.loras,
+            self.sampler,
+        )
 
 
 class Status(IntEnum):
@@ -103,123 +154,3 @@ def transition(old: Status, new: Status) -> Status:
     if new not in TRANSITIONS[old]:
         raise IllegalTransition(f"a row can't go from {old.name} to {new.name}")
     return new
-
-
-def create_request(
-    card: ModelCard,
-    *,
-    id: str,
-    prompt: str,
-    negative_prompt: str = "",
-    width: int | None = None,
-    height: int | None = None,
-    steps: int | None = None,
-    guidance_scale: float | None = None,
-    sampler: str | None = None,
-    seed: int | None = None,
-    n: int = 1,
-    output_format: str = "png",
-    output_compression: int = 90,
-) -> GenerationRequest:
-    """Fill in the model's defaults and check every value against its limits.
-
-    Raises:
-        InvalidRequest: A value is out of bounds; ``param`` is the field's name in the HTTP API.
-    """
-    defaults, limits = card.defaults, card.limits
-    width = defaults.width if width is None else width
-    height = defaults.height if height is None else height
-    steps = defaults.steps if steps is None else steps
-    guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
-    sampler = defaults.sampler if sampler is None else sampler
-
-    _check_text("prompt", prompt)
-    _check_text("negative_prompt", negative_prompt)
-    _check_size(card, width, height)
-    _check_range("num_inference_steps", steps, 1, limits.max_steps)
-    if not math.isfinite(guidance_scale):
-        raise InvalidRequest(
-            f"guidance_scale is {guidance_scale}; it must be a finite number "
-            f"from 0.0 to {MAX_GUIDANCE_SCALE}",
-            param="guidance_scale",
-        )
-    _check_range("guidance_scale", guidance_scale, 0.0, MAX_GUIDANCE_SCALE)
-    _check_choice("sampler", sampler, card.samplers)
-    _check_range("n", n, 1, MAX_IMAGES)
-    _check_choice("output_format", output_format, OUTPUT_FORMATS)
-    _check_range("output_compression", output_compression, 0, 100)
-    return GenerationRequest(
-        id=id,
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        width=width,
-        height=height,
-        steps=steps,
-        guidance_scale=float(guidance_scale),
-        sampler=sampler,
-        seed=_checked_seed(seed, n),
-        n=n,
-        output_format=_output_format(output_format),
-        output_compression=output_compression,
-    )
-
-
-def _output_format(name: str) -> OutputFormat:
-    return next(known for known in OUTPUT_FORMATS if known == name)
-
-
-def _check_text(param: str, text: str) -> None:
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        raise InvalidRequest(
-            f"{param} has {len(text)} characters; at most {MAX_PROMPT_CHARACTERS} are allowed",
-            param=param,
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(
-            f"{param} has a lone surrogate at character {error.start}; it must be valid Unicode",
-            param=param,
-        ) from None
-
-
-def _check_range(param: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise InvalidRequest(f"{param} is {value}; it must be from {low} to {high}", param=param)
-
-
-def _check_choice(param: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InvalidRequest(
-            f"{param} is {value!r}; it must be one of {', '.join(choices)}", param=param
-        )
-
-
-def _check_size(card: ModelCard, width: int, height: int) -> None:
-    multiple, limit = card.limits.size_multiple, card.limits.max_pixels
-    if width < 1 or height < 1 or width % multiple or height % multiple:
-        nearest = "x".join(
-            str(max(multiple, round(side / multiple) * multiple)) for side in (width, height)
-        )
-        raise InvalidRequest(
-            f"size is {width}x{height}; each side must be a multiple of {multiple}, "
-            f"the nearest is {nearest}",
-            param="size",
-        )
-    if width * height > limit:
-        raise InvalidRequest(
-            f"size is {width}x{height}, {width * height} pixels; at most {limit} are allowed",
-            param="size",
-        )
-
-
-def _checked_seed(seed: int | None, n: int) -> int:
-    if seed is None or seed == RANDOM_SEED:
-        return secrets.randbelow(2**32)
-    highest = MAX_SEED - n + 1
-    if not 0 <= seed <= highest:
-        raise InvalidRequest(
-            f"seed is {seed}; it must be from 0 to {highest}, or {RANDOM_SEED} for a random one",
-            param="seed",
-        )
-    return seed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import torch
 
 from chairlift.engine.slots import Row, Slots
@@ -11,14 +12,15 @@ from chairlift.models.adapter import Conditioning
 from chairlift.request import RowId
 from chairlift.sampling.samplers import step_table
 from chairlift.sampling.schedule import diffusion_schedule
+from chairlift.scheduling.batch_key import BatchKey
 
 SHAPE = (2, 3, 3)
 
 
 def create_slots(capacity: int = 6) -> Slots:
     return Slots(
+        BatchKey("model", SHAPE, "text"),
         capacity=capacity,
-        latent_shape=SHAPE,
         max_evaluations=20,
         device=torch.device("cpu"),
         dtype=torch.float32,
@@ -30,15 +32,21 @@ def join(slots: Slots, number: int, guided: bool = True, steps: int = 10) -> Row
     id = RowId(str(number), 0)
     row = Row(
         id=id,
-        guidance_scale=float(number),
-        guided=guided,
         table=step_table(diffusion_schedule("ddim", steps, {})),
+        cfg_scales=np.full(steps, 1.0 + number if guided else 1.0, dtype=np.float32),
         generator=torch.Generator(),
+        positive=conditioning(float(number), length=1 + number % 5),
+        negative=conditioning(-float(number), length=1 + number % 3) if guided else None,
+        added={"size": torch.tensor(float(number))},
     )
-    text = Conditioning({"text": torch.full((4,), float(number))})
-    negative = Conditioning({"text": torch.full((4,), -float(number))}) if guided else None
-    slots.join(row, torch.full(SHAPE, float(number)), text, negative)
+    slots.join(row, torch.full(SHAPE, float(number)))
     return id
+
+
+def conditioning(value: float, length: int) -> Conditioning:
+    return Conditioning(
+        {"text": torch.full((4,), value)}, {"words": torch.full((length, 2), value)}
+    )
 
 
 def check(slots: Slots, running: list[RowId]) -> None:
@@ -50,13 +58,18 @@ def check(slots: Slots, running: list[RowId]) -> None:
     assert [row.guided for row in rows] == sorted((row.guided for row in rows), reverse=True)
     assert batch.guided == sum(row.guided for row in rows)
     assert len(batch.latents) == batch.guided + len(rows)
-    assert batch.guidance_scales.flatten().tolist() == numbers[: batch.guided]
+    assert (batch.cfg_scales.flatten() - 1).tolist() == numbers[: batch.guided]
+    words = [unpadded.flatten().tolist() for unpadded in batch.sequences["words"].unpad()]
     for place, number in enumerate(numbers):
         positive, negative = batch.guided + place, batch.guided - 1 - place
         assert batch.conditioning["text"][positive].tolist() == [number] * 4
+        assert batch.conditioning["size"][positive] == number
+        assert words[positive] == [number] * 2 * (1 + int(number) % 5)
         assert bool((batch.latents[positive] == number).all())
         if place < batch.guided:
             assert batch.conditioning["text"][negative].tolist() == [-number] * 4
+            assert batch.conditioning["size"][negative] == number
+            assert words[negative] == [-number] * 2 * (1 + int(number) % 3)
             assert bool((batch.latents[negative] == number).all())
             assert batch.timesteps[negative] == batch.timesteps[positive]
 
@@ -112,7 +125,58 @@ def test_a_new_row_inherits_nothing_from_a_failed_one() -> None:
     slots.arrange([good])
     slots.forward_batch()
     slots.advance(torch.zeros(1, *SHAPE), {0: torch.zeros(SHAPE)})
-    assert bool(slots.latents(good).isfinite().all())
+    _, latents, history = slots.state(good)
+    assert bool(latents.isfinite().all())
+    assert bool(history.isfinite().all())
+
+
+def test_sequences_are_cut_to_the_longest_aboard_and_zero_past_their_ends() -> None:
+    slots = create_slots()
+    ids = [join(slots, number, guided=False) for number in (4, 1)]
+    slots.arrange(ids)
+    words = slots.forward_batch().sequences["words"]
+    assert words.lengths == (5, 2)
+    assert words.mask is not None
+    assert words.mask.tolist() == [[True] * 5, [True] * 2 + [False] * 3]
+    assert words.values[1, 2:].abs().sum() == 0
+    slots.leave({ids[0]})
+    later = join(slots, 6, guided=False)  # In the slot of the longer one.
+    slots.arrange([ids[1], later])
+    words = slots.forward_batch().sequences["words"]
+    assert words.values.shape[1] == 2
+    assert words.mask is None
+
+
+def test_a_row_takes_its_step_and_its_memory_to_another_group() -> None:
+    first, second = create_slots(), create_slots()
+    row = join(first, 1, guided=False)
+    for _ in range(3):
+        first.arrange([row])
+        first.forward_batch()
+        first.advance(torch.ones(1, *SHAPE), {})
+    state = first.state(row)
+    first.leave({row})
+    neighbour = join(second, 2, guided=False)
+    second.join(*state)
+    second.arrange([row])
+    assert second.forward_batch().timesteps.tolist() == [
+        diffusion_schedule("ddim", 10, {}).timesteps[3]
+    ]
+    second.arrange([neighbour, row])
+    batch = second.forward_batch()
+    assert len(batch.latents) == 2
+    assert torch.equal(second.state(row)[1], state[1])
+
+
+def test_a_row_is_guided_only_in_the_steps_that_say_so() -> None:
+    slots = create_slots()
+    id = join(slots, 1, guided=True)
+    slots.rows[0].cfg_scales[1:] = 1.0
+    slots.arrange([id])
+    assert slots.forward_batch().guided == 1
+    slots.advance(torch.zeros(1, *SHAPE), {})
+    slots.arrange([id])
+    assert slots.forward_batch().guided == 0
 
 
 def test_random_comings_and_goings() -> None:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from chairlift.engine.decoder import Decoder
 from chairlift.engine.encoder import Encoder
-from chairlift.engine.images import encode_image
+from chairlift.engine.files import encode_file
 from chairlift.engine.ledger import Ledger
 from chairlift.errors import DecodeFailed, IllegalTransition, NumericalError
 from chairlift.models.adapter import Conditioning
 from chairlift.models.fake import FakeModel
-from chairlift.request import OUTPUT_FORMATS, OutputFormat, RowId, Status
+from chairlift.request import IMAGE_FORMATS, OutputFormat, Prompt, RowId, Status
 from tests.builders import a_request, file_pixels, largest_difference
 
 
@@ -27,8 +27,8 @@ class CountingModel(FakeModel):
         self.encoded: list[list[str]] = []
         self.decoded: list[int] = []
 
-    def encode(self, prompts: Sequence[str]) -> list[Conditioning]:
-        self.encoded.append(list(prompts))
+    def encode(self, prompts: Sequence[Prompt]) -> list[Conditioning]:
+        self.encoded.append([prompt.text or "" for prompt in prompts])
         return super().encode(prompts)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -41,30 +41,32 @@ class CountingModel(FakeModel):
 def test_a_prompt_is_encoded_once_and_newcomers_together() -> None:
     model = CountingModel()
     encoder = Encoder(model)
-    encoder.encode(["a", "b", "a", ""])
-    encoder.encode(["b", "c"])
+    encoder.encode([Prompt("a"), Prompt("b"), Prompt("a"), Prompt("")])
+    encoder.encode([Prompt("b"), Prompt("c")])
     assert model.encoded == [["a", "b", ""], ["c"]]
 
 
 def test_the_cache_has_a_bound_and_forgets_the_least_recently_used() -> None:
     model = CountingModel()
-    size = model.encode(["a"])[0].nbytes
+    size = model.encode([Prompt("a")])[0].nbytes
     encoder = Encoder(model, max_bytes=2 * size)
     for prompt in ("a", "b", "a", "c", "a", "b"):
-        encoder.encode([prompt])
+        encoder.encode([Prompt(prompt)])
         assert encoder.cached_bytes <= 2 * size
     assert model.encoded == [["a"], ["a"], ["b"], ["c"], ["b"]]
 
 
 def test_more_prompts_at_once_than_the_cache_holds_are_all_answered() -> None:
     encoder = Encoder(FakeModel(), max_bytes=1)
-    found = encoder.encode(["a", "b", "c"])
-    assert list(found) == ["a", "b", "c"]
+    found = encoder.encode([Prompt("a"), Prompt("b"), Prompt("c")])
+    assert [prompt.text for prompt in found] == ["a", "b", "c"]
     assert encoder.cached_bytes <= 1
 
 
 def create_decoder(model: FakeModel | None = None) -> Decoder:
-    return Decoder(model or FakeModel(), chunk=2)
+    model = model or FakeModel()
+    model.max_decode_rows = 2
+    return Decoder(model)
 
 
 def test_rows_are_decoded_in_chunks_of_one_shape() -> None:
@@ -97,10 +99,11 @@ def test_a_row_that_can_not_be_decoded_fails_alone() -> None:
     assert not isinstance(good.outcome, DecodeFailed)
 
 
-@pytest.mark.parametrize("output_format", OUTPUT_FORMATS)
+@pytest.mark.parametrize("output_format", IMAGE_FORMATS)
 def test_pictures_are_written_in_the_format_that_is_asked_for(output_format: OutputFormat) -> None:
     pixels = FakeModel().decode(torch.ones(1, 4, 8, 8))[0].numpy()
-    data = encode_image(pixels, output_format, quality=95)
+    request = a_request(output_format=output_format, output_compression=95)
+    data = encode_file(pixels, request)
     tolerance = 0 if output_format == "png" else 6
     assert largest_difference(file_pixels(data), torch.from_numpy(pixels)) <= tolerance
 

@@ -5,140 +5,22 @@ give the pictures that they give alone.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 
 from chairlift.engine.loop import Loop
-from chairlift.engine.messages import Activity, Cancel, Failed, Finished, FromEngine, Submit
+from chairlift.engine.messages import Activity, Cancel, FromEngine, Submit
 from chairlift.models.adapter import Adapter
 from chairlift.models.fake import FakeModel
 from chairlift.models.registry import load_model
-from chairlift.request import GenerationRequest, create_request
+from chairlift.request import GenerationRequest, Prompt
 from chairlift.scheduling.scheduler import Scheduler
-from tests.builders import file_pixels, largest_difference
+from chairlift.validation import create_request
+from tests.company import Outcome, compare_with_alone, create_loop, random_requests, run_company
 
-PROMPTS = ["a red boat", "", "two cabins", "🚠", "a tent at night, a moon"]
-
-
-@dataclass
-class Outcome:
-    """What a loop has said."""
-
-    finished: dict[str, list[bytes]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def receive(self, message: FromEngine) -> None:
-        if isinstance(message, Finished):
-            assert message.request_id not in self.finished, "answered twice"
-            self.finished[message.request_id] = message.images
-        if isinstance(message, Failed):
-            assert message.request_id not in self.failed, "answered twice"
-            self.failed[message.request_id] = message.code
-
-    @property
-    def ended(self) -> set[str]:
-        return self.finished.keys() | self.failed.keys()
-
-
-def create_loop(
-    adapter: Adapter, batching: str, max_batch_size: int, delay: float = 0.0
-) -> tuple[Loop, Outcome]:
-    outcome = Outcome()
-    scheduler = Scheduler(batching=batching, max_batch_size=max_batch_size, batch_delay=delay)
-    return Loop(adapter, scheduler, max_batch_size, outcome.receive), outcome
-
-
-def random_request(
-    adapter: Adapter, rng: random.Random, id: str, sizes: list[tuple[int, int]]
-) -> GenerationRequest:
-    width, height = rng.choice(sizes)
-    settings: dict[str, Any] = {
-        "prompt": rng.choice(PROMPTS),
-        "negative_prompt": rng.choice(["", "", "dull", "a boat"]),
-        "steps": rng.choice([1, 2, 5, 9]),
-        "guidance_scale": rng.choice([0.0, 1.0, 3.0, 7.5]),
-        "sampler": rng.choice(adapter.card.samplers),
-        "seed": rng.randrange(100),
-        "n": rng.choice([1, 1, 1, 2, 3]),
-        "width": width,
-        "height": height,
-    }
-    return create_request(adapter.card, id=id, **settings)
-
-
-def run_trace(
-    adapter: Adapter, requests: list[GenerationRequest], rng: random.Random, batching: str
-) -> Outcome:
-    """Requests arrive at random turns; now and then one is cancelled."""
-    loop, outcome = create_loop(adapter, batching, max_batch_size=7)
-    waiting, sent = list(requests), set[str]()
-    while waiting or sent - outcome.ended:
-        arrivals = rng.choice([0, 0, 1, 3]) if sent - outcome.ended else 1
-        for request in waiting[:arrivals]:
-            loop.send(Submit(request=request))
-            sent.add(request.id)
-        waiting = waiting[arrivals:]
-        if rng.random() < 0.05 and (aboard := sorted(sent - outcome.ended)):
-            loop.send(Cancel(request_id=rng.choice(aboard)))
-        loop.turn()
-    return outcome
-
-
-class Alone:
-    """Pictures of single rows, each served by itself at batch size 1; remembered."""
-
-    def __init__(self, adapter: Adapter) -> None:
-        self._adapter = adapter
-        self._pictures: dict[Any, bytes] = {}
-
-    def picture(self, request: GenerationRequest, image: int) -> bytes:
-        key = (
-            request.prompt,
-            request.negative_prompt,
-            request.steps,
-            request.guidance_scale,
-            request.sampler,
-            request.width,
-            request.height,
-            request.seed + image,
-        )
-        if key not in self._pictures:
-            loop, outcome = create_loop(self._adapter, "off", max_batch_size=1)
-            single = create_request(
-                self._adapter.card,
-                id="alone",
-                prompt=request.prompt,
-                negative_prompt=request.negative_prompt,
-                steps=request.steps,
-                guidance_scale=request.guidance_scale,
-                sampler=request.sampler,
-                width=request.width,
-                height=request.height,
-                seed=request.seed + image,
-            )
-            loop.send(Submit(request=single))
-            while not outcome.ended:
-                loop.turn()
-            [self._pictures[key]] = outcome.finished["alone"]
-        return self._pictures[key]
-
-
-def compare_with_alone(
-    adapter: Adapter, requests: list[GenerationRequest], outcome: Outcome
-) -> tuple[int, int]:
-    """How many pictures there are, and how many are identical to the byte."""
-    alone = Alone(adapter)
-    pictures = [
-        (data, alone.picture(request, image))
-        for request in requests
-        for image, data in enumerate(outcome.finished.get(request.id, []))
-    ]
-    for together, by_itself in pictures:
-        assert largest_difference(file_pixels(together), file_pixels(by_itself)) <= 1
-    return len(pictures), sum(a == b for a, b in pictures)
+GUIDANCE_SCALES = [0.0, 1.0, 3.0, 7.5]
 
 
 @pytest.mark.parametrize("batching", ["continuous", "dynamic", "off"])
@@ -147,10 +29,9 @@ def test_random_traces_of_the_fake_model(seed: int, batching: str, record_proper
     rng = random.Random(seed)
     adapter = FakeModel()
     sizes = [(64, 64), (64, 64), (32, 64), (8, 8)]
-    requests = [random_request(adapter, rng, str(number), sizes) for number in range(200)]
-    outcome = run_trace(adapter, requests, rng, batching)
-    assert outcome.ended == {request.id for request in requests}
-    assert set(outcome.failed.values()) == {"cancelled"}
+    requests = random_requests(adapter, rng, 200, sizes, guidance_scale=GUIDANCE_SCALES)
+    outcome = run_company(adapter, requests, rng, batching)
+    assert outcome.failed
     count, identical = compare_with_alone(adapter, requests, outcome)
     assert count > 200
     record_property("pictures", count)
@@ -162,10 +43,8 @@ def test_random_traces_of_the_bundled_model(seed: int, record_property: Any) -> 
     rng = random.Random(seed)
     adapter = load_model(device="cpu")
     sizes = [(128, 128), (128, 128), (128, 96), (16, 16)]
-    requests = [random_request(adapter, rng, str(number), sizes) for number in range(60)]
-    outcome = run_trace(adapter, requests, rng, "continuous")
-    assert outcome.ended == {request.id for request in requests}
-    assert set(outcome.failed.values()) <= {"cancelled"}
+    requests = random_requests(adapter, rng, 60, sizes, guidance_scale=GUIDANCE_SCALES)
+    outcome = run_company(adapter, requests, rng)
     count, identical = compare_with_alone(adapter, requests, outcome)
     record_property("pictures", count)
     record_property("identical", identical)
@@ -177,10 +56,10 @@ class Saboteur(FakeModel):
     def __init__(self, where: str) -> None:
         super().__init__()
         self.where = where
-        [self.mark] = super().encode(["bad"])
+        [self.mark] = super().encode([Prompt("bad")])
 
     def encode(self, prompts: Any) -> Any:
-        if self.where == "encode" and "bad" in prompts:
+        if self.where == "encode" and Prompt("bad") in prompts:
             raise RuntimeError("no words")
         return super().encode(prompts)
 

@@ -18,7 +18,7 @@ from chairlift.request import RowId
 logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
-"""``(height, width, 3)``."""
+"""``(height, width, 3)``, or ``(frames, height, width, 3)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,12 @@ class Decoder:
     """A queue in front of an adapter's decoder.
 
     Args:
-        adapter: The model.
-        chunk: The most rows that are decoded together, so that a burst of finished rows holds up
-            the next tick for no longer than that.
+        adapter: The model. Its ``max_decode_rows`` bounds for how long a burst of finished rows
+            holds up the next tick.
     """
 
-    def __init__(self, adapter: Adapter, chunk: int = 4) -> None:
+    def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
-        self._chunk = chunk
         self._waiting: deque[tuple[RowId, Tensor]] = deque()
 
     def __len__(self) -> int:
@@ -58,7 +56,7 @@ class Decoder:
     def run(self) -> list[Decoded]:
         """Decode the rows at the head of the queue that have one shape, at most a chunk."""
         batch: list[tuple[RowId, Tensor]] = []
-        while self._waiting and len(batch) < self._chunk:
+        while self._waiting and len(batch) < self._adapter.max_decode_rows:
             if batch and self._waiting[0][1].shape != batch[0][1].shape:
                 break
             batch.append(self._waiting.popleft())

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from chairlift.models.adapter import Adapter, Conditioning
+from chairlift.request import Prompt
 
 
 class Encoder:
@@ -19,10 +20,10 @@ class Encoder:
     def __init__(self, adapter: Adapter, max_bytes: int = 256 * 2**20) -> None:
         self._adapter = adapter
         self._max_bytes = max_bytes
-        self._cache: OrderedDict[str, Conditioning] = OrderedDict()
+        self._cache: OrderedDict[Prompt, Conditioning] = OrderedDict()
         self.cached_bytes = 0
 
-    def encode(self, prompts: Iterable[str]) -> dict[str, Conditioning]:
+    def encode(self, prompts: Iterable[Prompt]) -> dict[Prompt, Conditioning]:
         """The conditioning of each prompt; those that aren't cached are encoded together, each
         once.
         """
@@ -34,7 +35,7 @@ class Encoder:
             self._remember(prompt, conditioning)
         return found
 
-    def _remember(self, prompt: str, conditioning: Conditioning) -> None:
+    def _remember(self, prompt: Prompt, conditioning: Conditioning) -> None:
         if prompt not in self._cache:
             self.cached_bytes += conditioning.nbytes
             self._cache[prompt] = conditioning

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,15 +27,17 @@ from chairlift.engine.messages import (
 )
 from chairlift.errors import REQUEST_ERRORS, Unavailable
 from chairlift.models.adapter import Adapter
+from chairlift.models.lora import LoraFile
 from chairlift.models.registry import load_model
 from chairlift.models.source import Progress
-from chairlift.request import GenerationRequest, create_request
+from chairlift.request import GenerationRequest
 from chairlift.scheduling.scheduler import DEFAULT_MAX_BATCH_SIZE, Scheduler
+from chairlift.validation import create_request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratedImage:
-    """A finished picture."""
+    """A finished picture, or video."""
 
     data: bytes
     """The file, in the request's output format."""
@@ -75,6 +77,9 @@ class Engine:
         batch_delay: Seconds that ``dynamic`` waits for company.
         device: ``auto``, ``cpu`` or ``cuda[:i]``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        load_format: ``auto``, or ``dummy`` for random weights where only configs are.
+        loras: Paths of LoRAs by the names that requests use.
+        offload_text_encoders: Text encoders rest in main memory between prompts.
         progress: Told what is being loaded.
 
     Raises:
@@ -91,13 +96,24 @@ class Engine:
         batch_delay: float = 0.0,
         device: str = "auto",
         dtype: str = "auto",
+        load_format: str = "auto",
+        loras: Mapping[str, str | Path] | None = None,
+        offload_text_encoders: bool = False,
         progress: Progress = lambda part, done, total: None,
     ) -> None:
         scheduler = Scheduler(
             batching=batching, max_batch_size=max_batch_size, batch_delay=batch_delay
         )
         if model is None or isinstance(model, str):
-            model = load_model(model, device=device, dtype=dtype, progress=progress)
+            model = load_model(
+                model,
+                device=device,
+                dtype=dtype,
+                load_format=load_format,
+                loras=[LoraFile(name, Path(path)) for name, path in (loras or {}).items()],
+                offload_text_encoders=offload_text_encoders,
+                progress=progress,
+            )
         self.card: ModelCard = model.card
         self.on_activity: Callable[[Activity], None] | None = None
         """Called with an :class:`~chairlift.engine.messages.Activity` now and then, on the
@@ -113,9 +129,9 @@ class Engine:
 
         Args:
             prompt: One prompt, or several that share the settings and ride together.
-            **settings: As for :func:`chairlift.request.create_request`: ``negative_prompt``,
+            **settings: As for :func:`chairlift.validation.create_request`: ``negative_prompt``,
                 ``width``, ``height``, ``steps``, ``guidance_scale``, ``sampler``, ``seed``, ``n``,
-                ``output_format``, ``output_compression``.
+                ``loras``, ``output_format``, and so on.
 
         Returns:
             ``n`` pictures for each prompt, in order.

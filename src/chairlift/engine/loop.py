@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from chairlift.engine.decoder import Decoder, Pixels
-from chairlift.engine.images import encode_image
+from chairlift.engine.files import encode_file
 from chairlift.engine.ledger import Ledger
 from chairlift.engine.messages import (
     Activity,
@@ -69,7 +69,6 @@ class Loop:
         max_batch_size: int,
         sink: Callable[[FromEngine], None],
     ) -> None:
-        self._adapter = adapter
         self._scheduler = scheduler
         self._sink = sink
         self._mailbox: queue.SimpleQueue[ToEngine | ImageDone] = queue.SimpleQueue()
@@ -132,21 +131,14 @@ class Loop:
     def _submit(self, request: GenerationRequest) -> None:
         now = time.monotonic()
         try:
-            evaluations = self._runner.evaluations(request)
+            legs = self._runner.legs(request)
         except Exception:
             logger.exception("a schedule could not be made")
             self._fail(request.id, ScheduleFailed("the model has no schedule for these settings"))
             return
-        key = self._adapter.batch_key(request)
-        settings = (
-            request.negative_prompt,
-            request.steps,
-            request.guidance_scale,
-            request.sampler,
-        )
-        self._ledger.open(request, evaluations, now)
+        self._ledger.open(request, sum(leg.evaluations for leg in legs), now)
         self._scheduler.submit(
-            RowWork(id=row, key=key, evaluations=evaluations, settings=settings, arrival=now)
+            RowWork(id=row, legs=legs, settings=request.settings, arrival=now)
             for row in request.row_ids
         )
 
@@ -189,7 +181,7 @@ class Loop:
     def _encode_image(self, row: RowId, pixels: Pixels, request: GenerationRequest) -> None:
         """On an image thread."""
         try:
-            image = encode_image(pixels, request.output_format, request.output_compression)
+            image = encode_file(pixels, request)
             self._mailbox.put(ImageDone(row, image))
         except Exception:
             logger.exception("a picture could not be written")

@@ -18,10 +18,12 @@ from chairlift.engine.encoder import Encoder
 from chairlift.engine.slots import Row, Slots
 from chairlift.errors import EncodeFailed, RequestError, StepFailed
 from chairlift.models.adapter import Adapter, Conditioning
-from chairlift.request import GenerationRequest, RowId
+from chairlift.request import GenerationRequest, Prompt, RowId
 from chairlift.sampling.samplers import StepTable, step_table
+from chairlift.sampling.schedule import Schedule
 from chairlift.scheduling.batch_key import BatchKey
 from chairlift.scheduling.plan import Plan
+from chairlift.scheduling.state import Leg
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +58,13 @@ class Runner:
         self._max_batch_size = max_batch_size
         self._encoder = Encoder(adapter)
         self._groups: dict[BatchKey, Slots] = {}
-        self._tables: dict[tuple[str, int, int, int], StepTable] = {}
+        self._changing: dict[RowId, tuple[Row, Tensor, Tensor]] = {}
+        """Rows between two groups, with their latents and what they remember."""
+        self._schedules: dict[tuple[object, ...], tuple[Schedule, StepTable]] = {}
 
-    def evaluations(self, request: GenerationRequest) -> int:
-        """How often the denoiser is evaluated for a row of this request."""
-        return self._table(request).evaluations
+    def legs(self, request: GenerationRequest) -> tuple[Leg, ...]:
+        """The groups through which a row of this request goes."""
+        return self._adapter.legs(request, self._schedule(request)[0])
 
     @torch.inference_mode()
     def run(self, plan: Plan, requests: Mapping[str, GenerationRequest]) -> RunResult:
@@ -75,14 +79,17 @@ class Runner:
         start = time.monotonic()
         result = RunResult()
         slots = self._slots(plan.key)
+        for id in self._changing.keys() & set(plan.running):
+            slots.join(*self._changing.pop(id))
         self._admit(slots, plan.joining, requests, result)
         result.encode_seconds = time.monotonic() - start
         running = [row for row in plan.running if row not in result.failed]
         self._step(slots, running, result)
-        result.finished = {
-            row: slots.latents(row) for row in plan.finishing if row not in result.failed
-        }
-        slots.leave(plan.finishing | result.failed.keys())
+        for row in plan.finishing - result.failed.keys():
+            _, result.finished[row], _ = slots.state(row)
+        for row in plan.changing - result.failed.keys():
+            self._changing[row] = slots.state(row)
+        slots.leave(plan.finishing | plan.changing | result.failed.keys())
         if not len(slots):
             self._groups.pop(plan.key)
         result.seconds = time.monotonic() - start
@@ -91,6 +98,8 @@ class Runner:
     @torch.inference_mode()
     def release(self, rows: Collection[RowId]) -> None:
         """Free the slots of cancelled rows; rows without one are passed over."""
+        for row in rows:
+            self._changing.pop(row, None)
         for key, slots in list(self._groups.items()):
             slots.leave(rows)
             if not len(slots):
@@ -99,8 +108,8 @@ class Runner:
     def _slots(self, key: BatchKey) -> Slots:
         if key not in self._groups:
             self._groups[key] = Slots(
+                key,
                 capacity=self._max_batch_size,
-                latent_shape=key.latent_shape,
                 max_evaluations=self._adapter.card.limits.max_steps * EVALUATIONS_PER_STEP,
                 device=self._adapter.device,
                 dtype=self._adapter.dtype,
@@ -123,12 +132,10 @@ class Runner:
                 logger.exception("a row could not be encoded")
                 result.failed[row] = EncodeFailed("the prompt could not be encoded")
 
-    def _encode(self, requests: Sequence[GenerationRequest]) -> dict[str, Conditioning]:
+    def _encode(self, requests: Sequence[GenerationRequest]) -> dict[Prompt, Conditioning]:
         """All prompts of the newcomers together; if that fails, each row tries alone."""
-        prompts = [request.prompt for request in requests]
-        prompts += [
-            request.negative_prompt for request in requests if self._adapter.is_guided(request)
-        ]
+        prompts = [request.positive for request in requests]
+        prompts += [request.negative for request in requests if request.cfg_scale > 1]
         try:
             return self._encoder.encode(prompts)
         except Exception:
@@ -140,25 +147,26 @@ class Runner:
         slots: Slots,
         id: RowId,
         request: GenerationRequest,
-        conditionings: Mapping[str, Conditioning],
+        conditionings: Mapping[Prompt, Conditioning],
     ) -> None:
-        def conditioning(prompt: str) -> Conditioning:
+        def conditioning(prompt: Prompt) -> Conditioning:
             return conditionings.get(prompt) or self._encoder.encode([prompt])[prompt]
 
-        guided = self._adapter.is_guided(request)
-        positive = conditioning(request.prompt)
-        negative = conditioning(request.negative_prompt) if guided else None
+        schedule, table = self._schedule(request)
+        cfg_scales = self._adapter.cfg_scales(request, schedule)
         generator = torch.Generator().manual_seed(request.seeds[id.image])
-        noise = self._adapter.initial_noise(slots.latent_shape, generator)
-        table = self._table(request)
+        noise = self._adapter.initial_noise(slots.key.latent_shape, generator)
         row = Row(
             id=id,
-            guidance_scale=request.guidance_scale,
-            guided=guided,
             table=table,
+            cfg_scales=cfg_scales,
             generator=generator,
+            positive=conditioning(request.positive),
+            negative=conditioning(request.negative) if (cfg_scales > 1).any() else None,
+            added=self._adapter.added_conditioning(request),
+            loras=frozenset(lora.name for lora in request.loras),
         )
-        slots.join(row, noise * table.initial_scale, positive, negative)
+        slots.join(row, noise * table.initial_scale)
 
     def _step(self, slots: Slots, ids: Sequence[RowId], result: RunResult) -> None:
         """One forward and one update. If the forward fails, each half of the rows tries for
@@ -182,20 +190,21 @@ class Runner:
         slots.advance(prediction, self._fresh_noise(slots, rows))
 
     def _fresh_noise(self, slots: Slots, rows: Sequence[Row]) -> dict[int, Tensor]:
-        shape = slots.latent_shape
+        shape = slots.key.latent_shape
         return {
             slot: self._adapter.initial_noise(shape, row.generator)
             for slot, row in enumerate(rows)
             if row.takes_noise
         }
 
-    def _table(self, request: GenerationRequest) -> StepTable:
+    def _schedule(self, request: GenerationRequest) -> tuple[Schedule, StepTable]:
         """Kept for the last requests that differ, since making one takes as long as a small
         model's tick.
         """
-        key = (request.sampler, request.steps, request.width, request.height)
-        if key not in self._tables:
-            if len(self._tables) >= 256:
-                self._tables.pop(next(iter(self._tables)))
-            self._tables[key] = step_table(self._adapter.schedule(request))
-        return self._tables[key]
+        key = (request.sampler, request.steps, request.width, request.height, request.frames)
+        if key not in self._schedules:
+            if len(self._schedules) >= 256:
+                self._schedules.pop(next(iter(self._schedules)))
+            schedule = self._adapter.schedule(request)
+            self._schedules[key] = schedule, step_table(schedule)
+        return self._schedules[key]

@@ -15,16 +15,20 @@ every forward is one contiguous view, from ``capacity - guided`` to ``capacity +
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from chairlift.engine.sides import Sides
 from chairlift.models.adapter import Conditioning, ForwardBatch
 from chairlift.request import RowId
 from chairlift.sampling.advance import HISTORY, Coefficients, advance
 from chairlift.sampling.samplers import COLUMNS, StepTable
+from chairlift.scheduling.batch_key import BatchKey
 
 
 @dataclass(kw_only=True, slots=True)
@@ -32,15 +36,28 @@ class Row:
     """The host's side of a row that has a slot."""
 
     id: RowId
-    guidance_scale: float
-    guided: bool
     table: StepTable
+    cfg_scales: NDArray[np.float32]
+    """Weight of classifier-free guidance at each evaluation."""
     generator: torch.Generator
     """The row's own source of noise, as the stock pipeline would use it."""
+    positive: Conditioning
+    """What its prompt gives the denoiser."""
+    negative: Conditioning | None
+    """What its negative prompt gives, if any evaluation is guided."""
+    added: Mapping[str, Tensor]
+    """What both sides are told besides."""
+    loras: frozenset[str] = frozenset()
+    """The names of those that it uses."""
     page: int = -1
     """Where its step table lies; it doesn't move with the row."""
     step: int = 0
     """Evaluations made."""
+
+    @property
+    def guided(self) -> bool:
+        """Whether the coming evaluation uses classifier-free guidance."""
+        return bool(self.cfg_scales[self.step] > 1)
 
     @property
     def takes_noise(self) -> bool:
@@ -52,8 +69,8 @@ class Slots:
     """The tensors of one group.
 
     Args:
+        key: What its rows have in common.
         capacity: The most rows.
-        latent_shape: Shape of one row's latents.
         max_evaluations: The longest step table.
         device: Where the tensors live.
         dtype: The denoiser's type. Latents and history are float32 in any case.
@@ -61,66 +78,60 @@ class Slots:
 
     def __init__(
         self,
+        key: BatchKey,
         *,
         capacity: int,
-        latent_shape: tuple[int, ...],
         max_evaluations: int,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
+        self.key = key
+        self.capacity = capacity
         self.rows: list[Row] = []
         """The row of each slot in use."""
-        self.capacity = capacity
-        self.latent_shape = latent_shape
         self._running = 0
         self._guided = 0
         self._max_evaluations = max_evaluations
         self._free_pages = list(reversed(range(capacity)))
-        self._latents = torch.zeros(capacity, *latent_shape, device=device)
-        self._history = torch.zeros(capacity, HISTORY, *latent_shape, device=device)
+        shape = key.latent_shape
+        self._latents = torch.zeros(capacity, *shape, device=device)
+        self._history = torch.zeros(capacity, HISTORY, *shape, device=device)
         self._noise = torch.zeros_like(self._latents)
-        self._tables = torch.zeros(capacity * max_evaluations, len(COLUMNS), device=device)
+        # The sampler's coefficients, and the weight of guidance as one column more.
+        self._tables = torch.zeros(capacity * max_evaluations, len(COLUMNS) + 1, device=device)
         self._cursors = torch.zeros(capacity, dtype=torch.long, device=device)
         """Where each slot's row reads ``tables`` next."""
-        ones = (1,) * len(latent_shape)
-        self._guidance_scales = torch.ones(capacity, *ones, device=device)
-        self._inputs = torch.zeros(2 * capacity, *latent_shape, device=device, dtype=dtype)
+        self._inputs = torch.zeros(2 * capacity, *shape, device=device, dtype=dtype)
         self._timesteps = torch.zeros(2 * capacity, device=device)
-        self._conditioning: dict[str, Tensor] = {}
-        self._coefficients = Coefficients(self._tables[:0], self._latents.dim())
+        self._sides = Sides(capacity, device)
+        self._coefficients = Coefficients(self._tables[:0, :-1], self._latents.dim())
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def join(
-        self, row: Row, noise: Tensor, positive: Conditioning, negative: Conditioning | None
-    ) -> None:
+    def join(self, row: Row, latents: Tensor, history: Tensor | None = None) -> None:
         """Give ``row`` the next free slot.
 
         Args:
-            noise: Its initial unit noise, ``latent_shape``, times its schedule's initial scale.
-            positive: What its prompt gives the denoiser.
-            negative: What its negative prompt gives, if it is guided.
+            latents: Where it starts: ``latent_shape``, float32.
+            history: What it remembers, if it comes from another group: ``(HISTORY,
+                *latent_shape)``.
 
         Raises:
             IndexError: Every slot is taken.
         """
-        page = self._free_pages.pop()
+        row.page = self._free_pages.pop()
         slot = len(self.rows)
-        row.page = page
         self.rows.append(row)
-        table = torch.from_numpy(row.table.stack())
-        start = page * self._max_evaluations
-        self._tables[start : start + len(table)] = table.to(self._tables.device)
-        self._cursors[slot] = start
-        self._latents[slot] = noise.to(self._latents.device)
+        table = np.column_stack([row.table.stack(), row.cfg_scales])
+        start = row.page * self._max_evaluations
+        self._tables[start : start + len(table)] = torch.from_numpy(table).to(self._tables.device)
+        self._cursors[slot] = start + row.step
+        self._latents[slot] = latents.to(self._latents.device)
         # Not only unused: whatever a failed row has left here would spread as 0 * NaN.
-        self._history[slot] = 0
+        self._history[slot] = 0 if history is None else history
         self._noise[slot] = 0
-        self._guidance_scales[slot] = row.guidance_scale
-        self._write_conditioning(self.capacity + slot, positive)
-        if negative is not None:
-            self._write_conditioning(self.capacity - 1 - slot, negative)
+        self._sides.write(slot, row.positive, row.negative, row.added)
 
     def leave(self, ids: Collection[RowId]) -> None:
         """Free the slots of these rows; the last row moves into each hole."""
@@ -130,19 +141,15 @@ class Slots:
                 self._copy(len(self.rows) - 1, slot)
                 self.rows.pop()
 
-    def latents(self, id: RowId) -> Tensor:
-        """A copy of one row's latents."""
+    def state(self, id: RowId) -> tuple[Row, Tensor, Tensor]:
+        """One row, with copies of its latents and of what it remembers."""
         slot = next(slot for slot, row in enumerate(self.rows) if row.id == id)
-        return self._latents[slot].clone()
+        return self.rows[slot], self._latents[slot].clone(), self._history[slot].clone()
 
     def arrange(self, ids: Collection[RowId]) -> list[Row]:
         """Bring these rows to the front, the guided ones first; the rows, in their new order."""
         wanted = set(ids)
-        regions = [0 if row.guided else 1 for row in self.rows]
-        regions = [
-            region if row.id in wanted else 2
-            for region, row in zip(regions, self.rows, strict=True)
-        ]
+        regions = [(0 if row.guided else 1) if row.id in wanted else 2 for row in self.rows]
         for slot, region in enumerate(sorted(regions)):
             if regions[slot] != region:
                 other = regions.index(region, slot + 1)
@@ -155,7 +162,7 @@ class Slots:
         """The denoiser's input for the rows in front."""
         running, guided, centre = self._running, self._guided, self.capacity
         columns = self._tables.index_select(0, self._cursors[:running])
-        self._coefficients = Coefficients(columns, self._latents.dim())
+        self._coefficients = Coefficients(columns[:, :-1], self._latents.dim())
         positive = slice(centre, centre + running)
         both = slice(centre - guided, centre + running)
         scaled = self._latents[:running] * self._coefficients.input_scale
@@ -165,12 +172,16 @@ class Slots:
             negative = slice(centre - guided, centre)
             self._inputs[negative] = scaled[:guided].flip(0)
             self._timesteps[negative] = self._coefficients.timestep[:guided].flip(0)
+        ones = (1,) * len(self.key.latent_shape)
         return ForwardBatch(
+            key=self.key,
             latents=self._inputs[both],
             timesteps=self._timesteps[both],
-            conditioning={name: values[both] for name, values in self._conditioning.items()},
+            conditioning=self._sides.tensors(guided, running),
+            sequences=self._sides.sequences(self.rows[:guided], self.rows[:running]),
             guided=guided,
-            guidance_scales=self._guidance_scales[:guided],
+            loras=frozenset().union(*(row.loras for row in self.rows[:running])),
+            cfg_scales=columns[:guided, -1].view(-1, *ones),
         )
 
     def advance(self, prediction: Tensor, noise: dict[int, Tensor]) -> None:
@@ -194,16 +205,9 @@ class Slots:
         for row in self.rows[:running]:
             row.step += 1
 
-    def _write_conditioning(self, position: int, conditioning: Conditioning) -> None:
-        for name, values in conditioning.tensors.items():
-            if name not in self._conditioning:
-                shape = (2 * self.capacity, *values.shape)
-                self._conditioning[name] = values.new_zeros(shape)
-            self._conditioning[name][position] = values
-
     def _moving(self) -> list[Tensor]:
         """What moves with a row from slot to slot."""
-        return [self._latents, self._history, self._noise, self._cursors, self._guidance_scales]
+        return [self._latents, self._history, self._noise, self._cursors]
 
     def _copy(self, source: int, target: int) -> None:
         if source == target:
@@ -211,16 +215,10 @@ class Slots:
         self.rows[target] = self.rows[source]
         for values in self._moving():
             values[target] = values[source]
-        for values in self._conditioning.values():
-            values[self.capacity + target] = values[self.capacity + source]
-            values[self.capacity - 1 - target] = values[self.capacity - 1 - source]
+        self._sides.copy(source, target)
 
     def _swap(self, a: int, b: int) -> None:
         self.rows[a], self.rows[b] = self.rows[b], self.rows[a]
         for values in self._moving():
             values[[a, b]] = values[[b, a]]
-        centre = self.capacity
-        for values in self._conditioning.values():
-            values[[centre + a, centre + b]] = values[[centre + b, centre + a]]
-            left, right = centre - 1 - a, centre - 1 - b
-            values[[left, right]] = values[[right, left]]
+        self._sides.swap(a, b)

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections import deque
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -28,6 +29,7 @@ from chairlift.engine.messages import (
 )
 from chairlift.engine.worker_config import CANT_START, WorkerConfig
 from chairlift.errors import ConfigurationError
+from chairlift.models.lora import LoraFile
 from chairlift.models.registry import hide_progress_bars, load_model
 from chairlift.scheduling.scheduler import Scheduler
 
@@ -100,7 +102,13 @@ def run(config: WorkerConfig) -> int:
             batch_delay=config.batch_delay,
         )
         adapter = load_model(
-            config.model, device=config.device, dtype=config.dtype, progress=progress
+            config.model,
+            device=config.device,
+            dtype=config.dtype,
+            load_format=config.load_format,
+            loras=[LoraFile(name, Path(path)) for name, path in config.loras],
+            offload_text_encoders=config.offload_text_encoders,
+            progress=progress,
         )
     except ConfigurationError as error:
         courier.send(StartFailed(reason=str(error)))

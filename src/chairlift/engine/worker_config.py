@@ -21,6 +21,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A folder, a hub id, ``fake``, or None for the bundled model."""
     device: str = "auto"
     dtype: str = "auto"
+    load_format: str = "auto"
+    loras: list[tuple[str, str]] = []
+    """Name and path of each."""
+    offload_text_encoders: bool = False
     batching: str = "continuous"
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     batch_delay: float = 0.0

@@ -1,36 +1,65 @@
 """What the engine asks of a model family.
 
 One file per family implements this; no family imports another. Networks, tokenizers and schedule
-tables are diffusers' and transformers'; the loop, the guidance and the sampler update are not the
-adapter's business, because they are what makes rows independent.
+tables are diffusers' and transformers'; the loop and the sampler update are not the adapter's
+business, because they are what makes rows independent.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from chairlift.card import ModelCard
-from chairlift.request import GenerationRequest
+from chairlift.request import GenerationRequest, Prompt
 from chairlift.sampling.schedule import Schedule
 from chairlift.scheduling.batch_key import BatchKey
+from chairlift.scheduling.state import Leg
 
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What the text encoders give the denoiser for one row: named tensors without a batch
-    dimension.
-    """
+    """What the text encoders give the denoiser for one row, without a batch dimension."""
 
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of one shape for every row."""
+    sequences: Mapping[str, Tensor] = field(default_factory=dict)
+    """``(length, …)``; the length may differ from row to row."""
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+        everything = (*self.tensors.values(), *self.sequences.values())
+        return sum(tensor.nbytes for tensor in everything)
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """Sequences of different lengths in one tensor."""
+
+    values: Tensor
+    """``(entries, longest, …)``; zero past each entry's end."""
+    lengths: tuple[int, ...]
+    """Of each entry. On the host, since some networks take lists."""
+    device_lengths: Tensor
+    """The same, ``(entries,)``, on the device."""
+
+    @property
+    def mask(self) -> Tensor | None:
+        """``(entries, longest)`` bool, true where there is something; None if it is everywhere."""
+        longest = self.values.shape[1]
+        if min(self.lengths) == longest:
+            return None
+        return torch.arange(longest, device=self.values.device) < self.device_lengths[:, None]
+
+    def unpad(self) -> list[Tensor]:
+        """Each entry's sequence by itself, ``(length, …)``."""
+        return [row[:length] for row, length in zip(self.values, self.lengths, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,54 +71,94 @@ class ForwardBatch:
     entry ``guided + i`` is row ``i``, and entry ``guided - 1 - i`` is its negative side.
     """
 
+    key: BatchKey
+    """What the rows have in common."""
     latents: Tensor
     """``(guided + rows, …)``, scaled for the denoiser, in the adapter's type."""
     timesteps: Tensor
     """``(guided + rows,)``, float32."""
     conditioning: Mapping[str, Tensor]
     """Each ``(guided + rows, …)``."""
+    sequences: Mapping[str, Padded]
     guided: int
-    """How many rows use classifier-free guidance."""
-    guidance_scales: Tensor
-    """``(guided, 1, …)``, float32."""
+    """How many rows use classifier-free guidance in this step."""
+    loras: frozenset[str]
+    """Those that any of the rows uses."""
+    cfg_scales: Tensor
+    """``(guided, 1, …)``, float32: the weight of classifier-free guidance."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.latents) - self.guided
 
 
-class Adapter(Protocol):
+class Adapter(ABC):
     """A loaded model."""
 
     card: ModelCard
     device: torch.device
     dtype: torch.dtype
+    noise_dtype: torch.dtype
+    """The type in which the stock pipeline draws the initial noise."""
+    max_decode_rows: int = 4
+    """The most rows that are decoded together, between two ticks."""
 
+    @abstractmethod
     def batch_key(self, request: GenerationRequest) -> BatchKey:
         """What a row of this request must share with the rows beside it."""
-        ...
 
-    def is_guided(self, request: GenerationRequest) -> bool:
-        """Whether a row of this request needs a negative side."""
-        ...
+    def legs(self, request: GenerationRequest, schedule: Schedule) -> tuple[Leg, ...]:
+        """The groups through which a row of this request goes; one, unless its denoiser changes
+        on the way.
+        """
+        return (Leg(self.batch_key(request), schedule.evaluations),)
 
-    def encode(self, prompts: Sequence[str]) -> list[Conditioning]:
+    def cfg_scales(self, request: GenerationRequest, schedule: Schedule) -> NDArray[np.float32]:
+        """``(evaluations,)``: the weight of classifier-free guidance at each; up to 1 it is off."""
+        return np.full(schedule.evaluations, request.cfg_scale, dtype=np.float32)
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[Prompt]) -> list[Conditioning]:
         """The conditioning of each prompt, on the adapter's device."""
-        ...
 
+    def added_conditioning(self, request: GenerationRequest) -> Mapping[str, Tensor]:
+        """What the denoiser, or the family's guidance, is told of a row besides its text. It is
+        the same on both sides of a row.
+        """
+        return {}
+
+    @abstractmethod
     def schedule(self, request: GenerationRequest) -> Schedule:
         """The noise levels of a row of this request."""
-        ...
 
     def initial_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Unit noise of one row (``shape`` has no batch dimension) in float32 on the CPU, drawn
         as the stock pipeline draws it; samplers' fresh noise is drawn by this too.
         """
-        ...
+        return torch.randn(shape, generator=generator, dtype=self.noise_dtype).float()
 
+    @abstractmethod
     def predict(self, batch: ForwardBatch) -> Tensor:
         """One denoiser forward with guidance combined: ``(rows, …)``."""
-        ...
 
+    @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
-        """``(rows, …)`` float32 latents to ``(rows, height, width, 3)`` uint8 pixels."""
-        ...
+        """``(rows, …)`` float32 latents to ``(rows, height, width, 3)`` uint8 pixels, or to
+        ``(rows, frames, height, width, 3)``.
+        """
+
+
+def split_guidance(output: Tensor, batch: ForwardBatch) -> tuple[Tensor, Tensor]:
+    """The two sides of a denoiser's output, in float32.
+
+    Args:
+        output: ``(guided + rows, …)``.
+
+    Returns:
+        The positive side of every row, and the negative side of the guided rows, in their order.
+    """
+    output = output.float()
+    return output[batch.guided :], output[: batch.guided].flip(0)
 
 
 def combine_guidance(output: Tensor, batch: ForwardBatch) -> Tensor:
@@ -102,10 +171,21 @@ def combine_guidance(output: Tensor, batch: ForwardBatch) -> Tensor:
     Returns:
         ``(rows, …)``, float32.
     """
-    output = output.float()
+    positive, negative = split_guidance(output, batch)
     if not batch.guided:
-        return output
-    positive = output[batch.guided :]
-    negative = output[: batch.guided].flip(0)
-    guided = torch.lerp(negative, positive[: batch.guided], batch.guidance_scales)
+        return positive
+    guided = torch.lerp(negative, positive[: batch.guided], batch.cfg_scales)
     return torch.cat([guided, positive[batch.guided :]])
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """A VAE's output to pixels.
+
+    Args:
+        images: ``(rows, 3, …, height, width)`` from -1 to 1.
+
+    Returns:
+        ``(rows, …, height, width, 3)`` uint8.
+    """
+    levels = (images.float() / 2 + 0.5).clamp(0, 1) * 255
+    return levels.round().to(torch.uint8).movedim(1, -1)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from chairlift.card import Defaults, Limits, ModelCard
-from chairlift.models.adapter import Conditioning, ForwardBatch, combine_guidance
+from chairlift.models.adapter import Adapter, Conditioning, ForwardBatch, combine_guidance
 from chairlift.models.source import FAKE_NAME
-from chairlift.request import GenerationRequest
+from chairlift.request import GenerationRequest, Prompt
 from chairlift.sampling.schedule import DIFFUSION_SAMPLERS, Schedule, diffusion_schedule
 from chairlift.scheduling.batch_key import BatchKey
 
@@ -27,7 +27,7 @@ WORDS = 8
 """Numbers in the conditioning of a prompt."""
 
 
-class FakeModel:
+class FakeModel(Adapter):
     """The adapter. See :class:`chairlift.models.adapter.Adapter`.
 
     Args:
@@ -36,7 +36,7 @@ class FakeModel:
     """
 
     device = torch.device("cpu")
-    dtype = torch.float32
+    dtype = noise_dtype = torch.float32
 
     def __init__(self, step_seconds: float = 0.0, row_seconds: float = 0.0) -> None:
         self.step_seconds = step_seconds
@@ -44,7 +44,6 @@ class FakeModel:
         self.card = ModelCard(
             id=FAKE_NAME,
             pipeline="FakePipeline",
-            parameters=0,
             dtype="float32",
             device="cpu",
             defaults=Defaults(width=64, height=64, steps=10, guidance_scale=3.0, sampler="euler"),
@@ -56,11 +55,9 @@ class FakeModel:
         shape = (CHANNELS, request.height // SCALE, request.width // SCALE)
         return BatchKey(self.card.id, shape, f"words {WORDS}")
 
-    def is_guided(self, request: GenerationRequest) -> bool:
-        return request.guidance_scale > 1
-
-    def encode(self, prompts: Sequence[str]) -> list[Conditioning]:
-        digests = [hashlib.sha256(prompt.encode()).digest()[:WORDS] for prompt in prompts]
+    def encode(self, prompts: Sequence[Prompt]) -> list[Conditioning]:
+        texts = [prompt.text or "" for prompt in prompts]
+        digests = [hashlib.sha256(text.encode()).digest()[:WORDS] for text in texts]
         return [
             Conditioning({"words": torch.tensor(list(digest), dtype=torch.float32) / 255})
             for digest in digests
@@ -70,9 +67,6 @@ class FakeModel:
         return diffusion_schedule(
             request.sampler, request.steps, {"prediction_type": "epsilon", "steps_offset": 1}
         )
-
-    def initial_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        return torch.randn(shape, generator=generator)
 
     def predict(self, batch: ForwardBatch) -> Tensor:
         seconds = self.step_seconds + self.row_seconds * len(batch.latents)

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import transformers
 
 from chairlift.errors import ConfigurationError, InvalidRequest, ModelError
 from chairlift.models.adapter import Adapter
+from chairlift.models.checkpoint import load_checkpoint
 from chairlift.models.fake import FakeModel
+from chairlift.models.family import Family
+from chairlift.models.lora import LoraFile
 from chairlift.models.source import (
     FAKE_NAME,
+    LoadFormat,
     ModelSource,
     Progress,
     find_model,
     require_components,
 )
-from chairlift.models.stable_diffusion import COMPONENTS, StableDiffusion
-from chairlift.request import create_request
+from chairlift.models.stable_diffusion import StableDiffusion
+from chairlift.validation import create_request
 
-
-class Loader(Protocol):
-    """An adapter's class."""
-
-    def load(
-        self, source: ModelSource, device: torch.device, dtype: torch.dtype, progress: Progress
-    ) -> Adapter: ...
-
-
-ADAPTERS: dict[str, Loader] = {"StableDiffusionPipeline": StableDiffusion}
+FAMILIES: dict[str, type[Family]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+}
 """By ``_class_name`` of ``model_index.json``."""
-
-REQUIRED = {"StableDiffusionPipeline": COMPONENTS}
-"""The component folders that a pipeline can't do without."""
 
 MAX_REASON = 300
 """Characters of an error of the libraries that are repeated."""
@@ -47,55 +42,86 @@ def load_model(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    load_format: str = "auto",
+    loras: Sequence[LoraFile] = (),
+    offload_text_encoders: bool = False,
     progress: Progress = lambda part, done, total: None,
 ) -> Adapter:
     """Load a model.
 
     Args:
-        model: A folder in diffusers format, a hub id, ``fake``, or None for the bundled model.
+        model: A folder in diffusers format, a hub id (``owner/name`` or ``owner/name@revision``),
+            ``fake``, or None for the bundled model.
         device: ``auto``, ``cpu`` or ``cuda[:i]``.
         dtype: ``auto`` (float32 on a CPU, bfloat16 on CUDA) or a name of :data:`DTYPES`.
+        load_format: ``auto``, or ``dummy`` for random weights of full size; see
+            :class:`~chairlift.models.source.LoadFormat`.
+        loras: LoRAs that requests may name.
+        offload_text_encoders: Text encoders rest in main memory between prompts.
         progress: Told what is being loaded.
 
     Raises:
         ModelError: The model is missing, broken or of a family that isn't served.
-        ConfigurationError: There is no such device or type.
+        ConfigurationError: There is no such device, type or format.
     """
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, chosen_device)
     if model == FAKE_NAME:
+        if loras:
+            raise ConfigurationError("the fake model has no LoRAs")
         return FakeModel()
-    source = find_model(model)
-    if source.pipeline not in ADAPTERS:
+    source = find_model(model, choose_load_format(load_format))
+    family = FAMILIES.get(source.pipeline)
+    if family is None:
         raise ModelError(
-            f"{source.name}: {source.pipeline} is not served; supported are {', '.join(ADAPTERS)}"
+            f"{source.name}: {source.pipeline} is not served; supported are {', '.join(FAMILIES)}"
         )
-    require_components(source, REQUIRED[source.pipeline])
-    adapter = _load(source, chosen_device, chosen_dtype, progress)
+    require_components(source, ["scheduler", *(family.classes.keys() - family.optional)])
+    with _explained(source, progress) as note:
+        adapter = family(
+            load_checkpoint(
+                source, family.classes, chosen_device, chosen_dtype, note, offload_text_encoders
+            )
+        )
+        note("LoRAs", 0, 0)
+        adapter.add_loras(loras)
     try:
-        create_request(adapter.card, id="defaults", prompt="")
+        adapter.schedule(create_request(adapter.card, id="defaults", prompt=""))
     except InvalidRequest as error:
         raise ModelError(f"{source.name}: the default {error}") from None
+    except ModelError as error:
+        raise ModelError(f"{source.name}: {error}") from None
     return adapter
 
 
-def _load(
-    source: ModelSource, device: torch.device, dtype: torch.dtype, progress: Progress
-) -> Adapter:
+@contextmanager
+def _explained(source: ModelSource, progress: Progress) -> Iterator[Progress]:
+    """Whatever diffusers and transformers raise becomes one line that names the component."""
     loading = "the model"
 
     def note(part: str, done: int, total: int) -> None:
         nonlocal loading
         loading = part
-        progress(part, done, total)
+        if total:
+            progress(part, done, total)
 
     try:
-        return ADAPTERS[source.pipeline].load(source, device, dtype, note)
-    except ModelError:
+        yield note
+    except ConfigurationError:
         raise
-    except Exception as error:  # whatever diffusers and transformers make of a broken file
+    except Exception as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", MAX_REASON, placeholder=" …")
         raise ModelError(f"{source.name}: {loading} can't be loaded: {reason}") from error
+
+
+def choose_load_format(name: str) -> LoadFormat:
+    """The format of that name."""
+    try:
+        return LoadFormat(name)
+    except ValueError:
+        raise ConfigurationError(
+            f"load_format is {name!r}; it must be one of {', '.join(x.value for x in LoadFormat)}"
+        ) from None
 
 
 def hide_progress_bars() -> None:

@@ -1,4 +1,4 @@
-"""Where a model comes from: the bundled folder, a local folder or a hub id.
+"""Where a model comes from: the bundled folder, a local folder, a hub id, or only its configs.
 
 Everything here is checked before any weights are read, and without torch.
 """
@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,34 @@ BUNDLED_NAME = "chairlift-postcards"
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 FAKE_NAME = "fake"
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+CONFIGS_FOLDER = Path(__file__).parent / "configs"
+"""Folders of well-known checkpoints without weights, for :attr:`LoadFormat.DUMMY`."""
+
+_HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _DOWNLOAD = ["*.json", "*.safetensors", "*.txt", "*.model"]
 _NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 _SETTINGS: dict[str, type | tuple[type, ...]] = {
+    "width": int,
+    "height": int,
+    "frames": int,
+    "frames_per_second": int,
     "steps": int,
     "guidance_scale": (int, float),
+    "true_cfg_scale": (int, float),
     "sampler": str,
     "max_pixels": int,
 }
+
+
+class LoadFormat(Enum):
+    """What a checkpoint folder must have."""
+
+    AUTO = "auto"
+    """Safetensors weights."""
+    DUMMY = "dummy"
+    """Configs only: the weights are random and the tokenizers stand-ins, so that speed and memory
+    can be measured where no weights are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,37 +60,58 @@ class ModelSource:
     folder: Path
     pipeline: str
     """``_class_name`` of ``model_index.json``."""
+    index: Mapping[str, Any]
+    """``model_index.json``."""
     settings: Mapping[str, Any]
-    """The defaults that ``chairlift.json`` in the folder sets, where there is one: ``steps``,
-    ``guidance_scale``, ``sampler``, ``max_pixels``."""
+    """The defaults that ``chairlift.json`` in the folder sets, where there is one."""
+    load_format: LoadFormat = LoadFormat.AUTO
+
+    def has(self, component: str) -> bool:
+        """Whether the index names a class for this component."""
+        entry = self.index.get(component)
+        return isinstance(entry, list) and entry[:1] not in ([], [None])
 
 
-def find_model(model: str | None) -> ModelSource:
+def find_model(model: str | None, load_format: LoadFormat = LoadFormat.AUTO) -> ModelSource:
     """The folder of a model; a hub id is downloaded.
 
     Args:
-        model: A folder in diffusers format or a hub id; None is the bundled model.
+        model: A folder in diffusers format or a hub id (``owner/name`` or
+            ``owner/name@revision``); None is the bundled model. With ``DUMMY``, also the name of
+            one of the shipped configs.
+        load_format: What the folder must have.
 
     Raises:
         ModelError: There is no such model, or its folder is broken.
     """
     if model is not None and is_hub_id(model):
-        return inspect_folder(_download(model), model)
-    return find_local_model(model)
+        return inspect_folder(_download(model, load_format), model, load_format)
+    return find_local_model(model, load_format)
 
 
-def find_local_model(model: str | None) -> ModelSource:
+def find_local_model(model: str | None, load_format: LoadFormat = LoadFormat.AUTO) -> ModelSource:
     """The folder of a model that is on this machine.
 
     Raises:
         ModelError: There is no such folder, or it is broken.
     """
     if model is None:
-        return inspect_folder(BUNDLED_FOLDER, BUNDLED_NAME)
+        return inspect_folder(BUNDLED_FOLDER, BUNDLED_NAME, load_format)
     folder = Path(model).expanduser()
+    if not folder.is_dir() and load_format is LoadFormat.DUMMY and model in shipped_configs():
+        return inspect_folder(CONFIGS_FOLDER / model, model, load_format)
     if not folder.is_dir():
-        raise ModelError(f"model {model!r} is neither a folder nor a hub id (owner/name)")
-    return inspect_folder(folder, folder.resolve().name)
+        known = f", nor one of {', '.join(shipped_configs())}"
+        raise ModelError(
+            f"model {model!r} is neither a folder nor a hub id (owner/name)"
+            + (known if load_format is LoadFormat.DUMMY else "")
+        )
+    return inspect_folder(folder, folder.resolve().name, load_format)
+
+
+def shipped_configs() -> list[str]:
+    """The names of the checkpoints whose configs are in the package."""
+    return sorted(path.name for path in CONFIGS_FOLDER.iterdir() if path.is_dir())
 
 
 def is_hub_id(model: str) -> bool:
@@ -79,7 +119,9 @@ def is_hub_id(model: str) -> bool:
     return bool(_HUB_ID.fullmatch(model)) and not Path(model).expanduser().exists()
 
 
-def inspect_folder(folder: Path, name: str) -> ModelSource:
+def inspect_folder(
+    folder: Path, name: str, load_format: LoadFormat = LoadFormat.AUTO
+) -> ModelSource:
     """Check that the folder has an index, and every component that the index names.
 
     Raises:
@@ -89,13 +131,18 @@ def inspect_folder(folder: Path, name: str) -> ModelSource:
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str):
         raise ModelError(f"{name}: model_index.json names no pipeline (_class_name)")
-    for component, entry in index.items():
-        is_there = isinstance(entry, list) and entry[:1] not in ([], [None])
-        if is_there and not component.startswith("_") and component not in _NOT_LOADED:
-            _check_component(folder / component, name)
-    return ModelSource(
-        name=name, folder=folder, pipeline=pipeline, settings=_read_settings(folder, name)
+    source = ModelSource(
+        name=name,
+        folder=folder,
+        pipeline=pipeline,
+        index=index,
+        settings=_read_settings(folder, name),
+        load_format=load_format,
     )
+    for component in index:
+        if source.has(component) and component not in _NOT_LOADED:
+            _check_component(source, component)
+    return source
 
 
 def require_components(source: ModelSource, components: Sequence[str]) -> None:
@@ -105,23 +152,34 @@ def require_components(source: ModelSource, components: Sequence[str]) -> None:
         ModelError: It says which file is missing or broken.
     """
     for component in components:
-        _check_component(source.folder / component, source.name)
+        _check_component(source, component)
 
 
-def _check_component(component: Path, name: str) -> None:
-    if not component.is_dir():
-        raise ModelError(f"{name}: the folder {component.name} is missing")
-    if component.name == "scheduler":
-        _read_json(component.parent, "scheduler/scheduler_config.json", name)
-    elif component.name.startswith("tokenizer"):
-        if not any((component / file).exists() for file in _VOCABULARIES):
-            raise ModelError(f"{name}: {component.name} has none of {', '.join(_VOCABULARIES)}")
+def read_config(source: ModelSource, file: str) -> dict[str, Any]:
+    """A JSON object of the folder.
+
+    Raises:
+        ModelError: It is missing or broken.
+    """
+    return _read_json(source.folder, file, source.name)
+
+
+def _check_component(source: ModelSource, component: str) -> None:
+    folder, name = source.folder / component, source.name
+    dummy = source.load_format is LoadFormat.DUMMY
+    if not folder.is_dir():
+        raise ModelError(f"{name}: the folder {component} is missing")
+    if component == "scheduler":
+        read_config(source, "scheduler/scheduler_config.json")
+    elif component.startswith("tokenizer"):
+        if not dummy and not any((folder / file).exists() for file in _VOCABULARIES):
+            raise ModelError(f"{name}: {component} has none of {', '.join(_VOCABULARIES)}")
     else:
-        _read_json(component.parent, f"{component.name}/config.json", name)
-        if not any(component.glob("*.safetensors")):
-            pickled = any(component.glob("*.bin")) or any(component.glob("*.ckpt"))
+        read_config(source, f"{component}/config.json")
+        if not dummy and not any(folder.glob("*.safetensors")):
+            pickled = any(folder.glob("*.bin")) or any(folder.glob("*.ckpt"))
             why = "; pickled weights are not loaded" if pickled else ""
-            raise ModelError(f"{name}: {component.name} has no safetensors weights{why}")
+            raise ModelError(f"{name}: {component} has no safetensors weights{why}")
 
 
 def _read_settings(folder: Path, name: str) -> Mapping[str, Any]:
@@ -148,12 +206,17 @@ def _read_json(folder: Path, file: str, name: str) -> dict[str, Any]:
     return value
 
 
-def _download(model: str) -> Path:
+def _download(model: str, load_format: LoadFormat) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    id = _HUB_ID.fullmatch(model)
+    assert id is not None
+    files = ["*.json"] if load_format is LoadFormat.DUMMY else _DOWNLOAD
     try:
-        return Path(snapshot_download(model, allow_patterns=_DOWNLOAD))
+        return Path(
+            snapshot_download(id["repository"], revision=id["revision"], allow_patterns=files)
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{model} can't be downloaded: {reason}") from None

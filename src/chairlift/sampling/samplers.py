@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chairlift.sampling.schedule import Levels, Schedule
+from chairlift.sampling.unipc import unipc_coefficients
 
 
 @dataclass(kw_only=True, slots=True)
@@ -182,6 +183,17 @@ def _plms(schedule: Schedule, table: StepTable) -> None:
     table.history_h0[1:2] = 1
 
 
+def _unipc(schedule: Schedule, table: StepTable) -> None:
+    """UniPC (Zhao et al. 2023): a multistep predictor, which the next evaluation corrects. The
+    history is the previous ``denoised``.
+    """
+    assert schedule.solver is not None
+    table.next_x, table.next_denoised, table.next_h0, table.next_h1, table.next_h2 = (
+        unipc_coefficients(schedule, schedule.solver).T
+    )
+    table.history_denoised = np.ones(schedule.evaluations)
+
+
 _SAMPLERS: dict[str, Callable[[Schedule, StepTable], None]] = {
     "euler": _ddim,
     "euler_ancestral": _euler_ancestral,
@@ -190,6 +202,7 @@ _SAMPLERS: dict[str, Callable[[Schedule, StepTable], None]] = {
     "plms": _plms,
     "dpmpp_2m": _dpmpp_2m,
     "dpmpp_2m_karras": _dpmpp_2m,
+    "unipc": _unipc,
 }
 
 

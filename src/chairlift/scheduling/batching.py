@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
-from chairlift.scheduling.state import Group, RowWork, State
+from chairlift.scheduling.state import Group, Progress, State
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,7 +14,7 @@ class Choice:
     """Which group runs next, and who joins it."""
 
     group: Group | None = None
-    joining: tuple[RowWork, ...] = ()
+    joining: tuple[Progress, ...] = ()
     """Waiting rows of ``group``."""
     wake_at: float | None = None
     """Without a group: when to choose again although nothing has arrived."""
@@ -42,10 +42,10 @@ def dynamic(state: State, now: float) -> Choice:
     if (head := _head(state)) is None:
         return Choice()
     group = state.groups[head.key]
-    alike = (row for row in group.waiting.values() if row.settings == head.settings)
+    alike = (row for row in group.waiting.values() if row.work.settings == head.work.settings)
     batch = tuple(islice(alike, state.max_batch_size))
-    due = head.arrival + state.batch_delay
-    if len(batch) < state.max_batch_size and now < due:
+    due = head.work.arrival + state.batch_delay
+    if len(batch) < state.max_batch_size and now < due and not head.done:
         return Choice(wake_at=due)
     return Choice(group=group, joining=batch)
 
@@ -57,7 +57,8 @@ def off(state: State, now: float) -> Choice:
     if (head := _head(state)) is None:
         return Choice()
     group = state.groups[head.key]
-    same = (row for row in group.waiting.values() if row.id.request_id == head.id.request_id)
+    request_id = head.work.id.request_id
+    same = (row for row in group.waiting.values() if row.work.id.request_id == request_id)
     return Choice(group=group, joining=tuple(islice(same, state.max_batch_size)))
 
 
@@ -65,10 +66,10 @@ def _running_group(state: State) -> Group | None:
     return next((group for group in state.groups.values() if group.running), None)
 
 
-def _head(state: State) -> RowWork | None:
+def _head(state: State) -> Progress | None:
     """The row that has waited longest."""
     heads = [next(iter(group.waiting.values())) for group in state.groups.values()]
-    return min(heads, key=lambda row: row.arrival, default=None)
+    return min(heads, key=lambda row: row.work.arrival, default=None)
 
 
 MODES: dict[str, BatchingMode] = {"continuous": continuous, "dynamic": dynamic, "off": off}

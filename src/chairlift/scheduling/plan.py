@@ -14,13 +14,15 @@ class Plan:
 
     key: BatchKey | None = None
     joining: tuple[RowId, ...] = ()
-    """Rows that take a slot now; they are among ``running``."""
+    """Rows that take their first slot now; they are among ``running``."""
     running: tuple[RowId, ...] = ()
     """The rows of the forward."""
     steps: tuple[int, ...] = ()
     """For each row of the forward the number of evaluations that it has behind it."""
     finishing: frozenset[RowId] = frozenset()
     """The rows of the forward for which it is the last."""
+    changing: frozenset[RowId] = frozenset()
+    """The rows of the forward that go on in another group after it."""
     wake_at: float | None = None
     """If empty: when to plan again although nothing has arrived."""
 

@@ -11,6 +11,7 @@ the very same object on a virtual clock. A turn of the engine's loop is::
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 from chairlift.errors import ConfigurationError
 from chairlift.request import RowId
@@ -50,8 +51,7 @@ class Scheduler:
     def submit(self, rows: Iterable[RowWork]) -> None:
         """Append rows to the queue, in this order."""
         for row in rows:
-            group = self._state.groups.setdefault(row.key, Group(row.key, last_turn=self._tick))
-            group.waiting[row.id] = row
+            self._wait(Progress(row))
 
     def cancel(self, rows: Iterable[RowId]) -> None:
         """Forget these rows, waiting or running; ids that aren't here are passed over."""
@@ -71,46 +71,56 @@ class Scheduler:
         group = choice.group
         if group is None:
             return Plan(wake_at=choice.wake_at)
-        for work in choice.joining:
-            del group.waiting[work.id]
-            group.running[work.id] = Progress(work)
+        for row in choice.joining:
+            group.running[row.work.id] = group.waiting.pop(row.work.id)
+        ending = [row for row in group.running.values() if row.left == 1]
         return Plan(
             key=group.key,
-            joining=tuple(work.id for work in choice.joining),
+            joining=tuple(row.work.id for row in choice.joining if not row.done),
             running=tuple(group.running),
             steps=tuple(row.done for row in group.running.values()),
-            finishing=frozenset(
-                row.work.id for row in group.running.values() if row.remaining == 1
-            ),
+            finishing=frozenset(row.work.id for row in ending if row.remaining == 1),
+            changing=frozenset(row.work.id for row in ending if row.remaining > 1),
         )
 
     def update(self, result: TickResult) -> None:
-        """Count the steps that were made and free the slots of rows that are done or failed."""
+        """Count the steps that were made and free the slots of rows that are done or failed, or
+        that go on in another group.
+        """
         plan = result.plan
         if plan.key is None:
             return
         group = self._state.groups[plan.key]
         self._tick += 1
         group.last_turn = self._tick
-        for row in plan.running:
-            group.running[row].done += 1
-            if row in result.failed or row in plan.finishing:
-                del group.running[row]
+        for id in plan.running:
+            row = group.running[id]
+            row.advance()
+            if id in result.failed or id in plan.finishing:
+                del group.running[id]
+            elif id in plan.changing:
+                del group.running[id]
+                self._wait(row)
         self._observe(result.seconds / len(plan.running))
         self._drop_if_empty(group)
 
     def snapshot(self) -> Snapshot:
         groups = self._state.groups.values()
         evaluations = sum(
-            sum(row.remaining for row in group.running.values())
-            + sum(row.evaluations for row in group.waiting.values())
+            row.remaining
             for group in groups
+            for row in chain(group.running.values(), group.waiting.values())
         )
         return Snapshot(
             running=sum(len(group.running) for group in groups),
             waiting=sum(len(group.waiting) for group in groups),
             backlog_seconds=evaluations * self._seconds_per_evaluation,
         )
+
+    def _wait(self, row: Progress) -> None:
+        """Append a row to the queue of the group that it is to go on in."""
+        group = self._state.groups.setdefault(row.key, Group(row.key, last_turn=self._tick))
+        group.waiting[row.work.id] = row
 
     def _observe(self, seconds_per_evaluation: float) -> None:
         """A moving average over about the last twenty ticks."""

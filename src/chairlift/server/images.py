@@ -44,7 +44,7 @@ async def generate_images(body: ImageGenerationBody, request: Request) -> Respon
         size=f"{generation.width}x{generation.height}",
         output_format=generation.output_format,
         timings=finished.timings,
-        warnings=body.warnings(),
+        warnings=[*body.warnings(), *generation.warnings],
     )
     return Response(msgspec.json.encode(result), media_type="application/json")
 

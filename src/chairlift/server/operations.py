@@ -27,7 +27,8 @@ async def models(request: Request) -> dict[str, Any]:
     """The served model, with its defaults, limits and samplers."""
     card = state_of(request).client.card
     model = {"object": "model", "created": 0, "owned_by": "chairlift"}
-    return {"object": "list", "data": [model | msgspec.to_builtins(card)]}
+    size = {"parameters": card.parameters}
+    return {"object": "list", "data": [model | size | msgspec.to_builtins(card)]}
 
 
 @router.get("/health")

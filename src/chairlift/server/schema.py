@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from chairlift.card import ModelCard
 from chairlift.engine.messages import Timings
 from chairlift.errors import InvalidRequest
-from chairlift.request import GenerationRequest, create_request
+from chairlift.request import GenerationRequest, LoraUse
+from chairlift.validation import create_request
 
 _WITHOUT_MEANING = (
     "quality",
@@ -20,10 +21,18 @@ _WITHOUT_MEANING = (
     "background",
     "moderation",
     "input_fidelity",
-    "true_cfg_scale",
     "priority",
     "deadline_ms",
 )
+
+
+class LoraBody(BaseModel):
+    """A LoRA of the server's, and how strongly it is to work."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(description="One of the model's `loras`.")
+    scale: float = Field(1.0, description="1 is as it was trained.")
 
 
 class ImageGenerationBody(BaseModel):
@@ -49,9 +58,21 @@ class ImageGenerationBody(BaseModel):
     negative_prompt: str | None = Field(None, description="What the picture should not show.")
     num_inference_steps: int | None = Field(None, description="Sampler steps.")
     guidance_scale: float | None = Field(
-        None, description="Weight of the prompt; classifier-free guidance is off up to 1."
+        None, description="Weight of the prompt: of classifier-free guidance, or embedded."
     )
-    true_cfg_scale: float | None = Field(None, description="No effect on the served family.")
+    true_cfg_scale: float | None = Field(
+        None, description="Weight of classifier-free guidance where guidance_scale is embedded."
+    )
+    guidance_rescale: float | None = Field(
+        None, description="0 to 1, how far guidance keeps the contrast (Stable Diffusion, SDXL)."
+    )
+    cfg_truncation: float | None = Field(
+        None, description="0 to 1, the share of the way after which guidance is off (Z-Image)."
+    )
+    cfg_normalization: float | None = Field(
+        None, description="Bound on how much longer guidance makes an output (Z-Image)."
+    )
+    loras: list[LoraBody] | None = Field(None, description="LoRAs to use, each with its scale.")
     seed: int | None = Field(
         None, description="Image i uses seed + i; -1 or none means random. The answer names it."
     )
@@ -69,8 +90,14 @@ class ImageGenerationBody(BaseModel):
         """The request, with the model's defaults filled in.
 
         Raises:
-            InvalidRequest: A value is out of bounds.
+            InvalidRequest: A value is out of bounds, or the model makes videos.
         """
+        if card.is_video:
+            raise InvalidRequest(
+                f"model is {card.id!r}, which makes videos; they are not offered over HTTP yet, "
+                "only by chairlift generate",
+                param="model",
+            )
         if self.stream:
             raise InvalidRequest("stream is true; streaming is not offered", param="stream")
         if self.partial_images:
@@ -83,15 +110,20 @@ class ImageGenerationBody(BaseModel):
             card,
             id=id,
             prompt=self.prompt,
-            negative_prompt=self.negative_prompt or "",
+            negative_prompt=self.negative_prompt,
             width=width,
             height=height,
             steps=self.num_inference_steps,
             guidance_scale=self.guidance_scale,
+            true_cfg_scale=self.true_cfg_scale,
+            guidance_rescale=self.guidance_rescale,
+            cfg_truncation=self.cfg_truncation,
+            cfg_normalization=self.cfg_normalization,
+            loras=[LoraUse(lora.name, lora.scale) for lora in self.loras or ()],
             sampler=self.sampler,
             seed=self.seed,
             n=1 if self.n is None else self.n,
-            output_format=self.output_format or "png",
+            output_format=self.output_format,
             output_compression=90 if self.output_compression is None else self.output_compression,
         )
 

@@ -15,7 +15,7 @@ from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Loading, Ready
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.errors import ConfigurationError
-from chairlift.models.source import FAKE_NAME, find_local_model, is_hub_id
+from chairlift.models.source import FAKE_NAME, LoadFormat, find_local_model, is_hub_id
 from chairlift.server.app import create_app
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -55,16 +55,16 @@ def serve(
     Raises:
         ConfigurationError: The port is in use, or the model can't be loaded.
     """
-    _check_model(config.worker.model)
+    _check_model(config.worker.model, LoadFormat(config.worker.load_format))
     # It is cancelled by a signal that comes before requests are taken.
     with bind(config.host, config.port) as listening, suppress(asyncio.CancelledError):
         asyncio.run(_serve(config, listening, on_loading, on_ready))
 
 
-def _check_model(model: str | None) -> None:
+def _check_model(model: str | None, load_format: LoadFormat) -> None:
     """Tell at once what is wrong with a folder; the rest is found while loading."""
     if model != FAKE_NAME and not (model and is_hub_id(model)):
-        find_local_model(model)
+        find_local_model(model, load_format)
 
 
 def bind(host: str, port: int) -> socket.socket:
