@@ -31,7 +31,7 @@ StockSettings = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def load_stock(folder: Path, dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
-    pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ModelMixin
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -98,9 +97,7 @@ def _load(
         return cls.from_pretrained(folder)
     if source.load_format is LoadFormat.DUMMY:
         return _random_network(folder, cls, device, dtype).eval()
-    # transformers calls the argument dtype, diffusers torch_dtype.
-    argument = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"
-    network = cls.from_pretrained(folder, use_safetensors=True, **{argument: dtype})
+    network = cls.from_pretrained(folder, use_safetensors=True, dtype=dtype)
     return network.to(device).eval()
 
 

@@ -8,6 +8,8 @@ use a LoRA has scale 0.
 
 from __future__ import annotations
 
+import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from chairlift.errors import ConfigurationError, ModelError
 from chairlift.request import LoraUse
+
+MAX_REASON = 200
+"""Characters of an error of the libraries that are repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class Loras:
             try:
                 self._inject(file.name, name, networks[name], own, alphas)
             except (RuntimeError, ValueError, KeyError) as error:
-                raise ModelError(f"{file.path} doesn't fit {name}: {_first_line(error)}") from None
+                raise ModelError(f"{file.path} doesn't fit {name}: {_reason(error)}") from None
             self._hook(file, networks[name], own)
         self.names = (*self.names, file.name)
 
@@ -100,7 +106,7 @@ class Loras:
         try:
             tensors = load_file(file.path)
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"{file.path} can't be read: {_first_line(error)}") from None
+            raise ModelError(f"{file.path} can't be read: {_reason(error)}") from None
         if kind := next(
             (kind for kind in ("lokr_", "loha_", "dora_scale") if _has(tensors, kind)), None
         ):
@@ -109,9 +115,7 @@ class Loras:
         try:
             found = self._pipeline.lora_state_dict(tensors, return_alphas=True, **options)
         except Exception as error:  # whatever diffusers makes of keys that it doesn't know
-            raise ModelError(
-                f"{file.path} is no LoRA of this family: {_first_line(error)}"
-            ) from None
+            raise ModelError(f"{file.path} is no LoRA of this family: {_reason(error)}") from None
         weights, alphas = found if isinstance(found, tuple) else (found, None)
         if not weights:
             raise ModelError(f"{file.path} is no LoRA of this family: it has no weights for it")
@@ -123,6 +127,13 @@ class Loras:
                 raise ModelError(f"{file.path}: it changes {key}, where rows can't be told apart")
 
     def _inject(
+        self, adapter: str, name: str, network: Any, weights: Mapping[str, Tensor], alphas: Any
+    ) -> None:
+        with _quiet():
+            self._load(adapter, name, network, weights, alphas)
+        network.requires_grad_(False)
+
+    def _load(
         self, adapter: str, name: str, network: Any, weights: Mapping[str, Tensor], alphas: Any
     ) -> None:
         if name.startswith("text_encoder"):
@@ -137,7 +148,6 @@ class Loras:
             network.load_lora_adapter(
                 dict(weights), prefix=name, network_alphas=alphas, adapter_name=adapter
             )
-        network.requires_grad_(False)
 
     def _hook(self, file: LoraFile, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
         """Switch off PEFT's forward and hook every layer, each once."""
@@ -168,6 +178,19 @@ class Loras:
         return output
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PEFT's warning at a second LoRA, and diffusers' own report of what is raised."""
+    verbosity = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity(diffusers_logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+            yield
+    finally:
+        diffusers_logging.set_verbosity(verbosity)
+
+
 def _require_peft() -> None:
     try:
         import peft  # noqa: F401
@@ -179,5 +202,5 @@ def _has(tensors: Mapping[str, Tensor], part: str) -> bool:
     return any(part in key for key in tensors)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _reason(error: Exception) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, MAX_REASON, placeholder=" …")
