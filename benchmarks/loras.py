@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
@@ -76,7 +76,7 @@ class Ways:
         side = config.sample_size
         self.latents = torch.randn(ROWS, config.in_channels, side, side)
         self.text = torch.randn(ROWS, 32, config.cross_attention_dim)
-        self.loras = Loras(StableDiffusionPipeline)
+        self.loras = Loras("StableDiffusionPipeline")
         self.loras.names = tuple(NAMES)
         self.scales = torch.tensor([[float(name == own) for name in NAMES] for own in OF_ROW])
 

@@ -27,8 +27,6 @@ class Family(Adapter):
         checkpoint: Its networks and tokenizers.
     """
 
-    pipeline: ClassVar[Any]
-    """The diffusers pipeline class. It is never run; it reads LoRA files."""
     classes: ClassVar[Mapping[str, Any]]
     """The class of each component."""
     optional: ClassVar[frozenset[str]] = frozenset()
@@ -42,7 +40,7 @@ class Family(Adapter):
         self.device = checkpoint.device
         self.dtype = self.noise_dtype = checkpoint.dtype
         self._checkpoint = checkpoint
-        self._loras = Loras(self.pipeline, self.shared_modules)
+        self._loras = Loras(checkpoint.source.pipeline, self.shared_modules)
 
     # ------------------------------------------------------------------ what a family writes
 
@@ -102,6 +100,14 @@ class Family(Adapter):
         for file in files:
             self._loras.add(file, networks)
         self.card = replace(self.card, loras=self._loras.names)
+
+    def compile(self) -> None:
+        """Compile the denoisers' repeated blocks, for any number of rows; the first forwards of
+        each shape take long.
+        """
+        for name in self.denoisers:
+            if self._checkpoint.parts[name] is not None:
+                self._checkpoint.parts[name].compile_repeated_blocks(dynamic=True)
 
     # ------------------------------------------------------------------ for families
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
@@ -43,12 +44,13 @@ class Loras:
     """The LoRAs of all networks of one model.
 
     Args:
-        pipeline: The diffusers pipeline class, which knows the formats of its family's files.
+        pipeline: Name of the diffusers pipeline class; it knows the formats of its family's files,
+            and is never run.
         shared: Modules in which the rows of a forward lie in one sequence; a LoRA that changes
             one of them is refused.
     """
 
-    def __init__(self, pipeline: Any, shared: Sequence[str] = ()) -> None:
+    def __init__(self, pipeline: str, shared: Sequence[str] = ()) -> None:
         self.names: tuple[str, ...] = ()
         self._pipeline = pipeline
         self._shared = tuple(shared)
@@ -113,7 +115,7 @@ class Loras:
             raise ModelError(f"{file.path} is not a plain LoRA: it has {kind.rstrip('_')} weights")
         options = {"unet_config": networks["unet"].config} if "unet" in networks else {}
         try:
-            found = self._pipeline.lora_state_dict(tensors, return_alphas=True, **options)
+            found = getattr(diffusers, self._pipeline).lora_state_dict(tensors, return_alphas=True, **options)
         except Exception as error:  # whatever diffusers makes of keys that it doesn't know
             raise ModelError(f"{file.path} is no LoRA of this family: {_reason(error)}") from None
         weights, alphas = found if isinstance(found, tuple) else (found, None)
@@ -137,7 +139,7 @@ class Loras:
         self, adapter: str, name: str, network: Any, weights: Mapping[str, Tensor], alphas: Any
     ) -> None:
         if name.startswith("text_encoder"):
-            self._pipeline.load_lora_into_text_encoder(
+            getattr(diffusers, self._pipeline).load_lora_into_text_encoder(
                 dict(weights),
                 network_alphas=alphas,
                 text_encoder=network,

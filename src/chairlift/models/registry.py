@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 import torch
 import transformers
@@ -23,13 +24,20 @@ from chairlift.models.source import (
     find_model,
     require_components,
 )
-from chairlift.models.stable_diffusion import StableDiffusion
 from chairlift.validation import create_request
 
-FAMILIES: dict[str, type[Family]] = {
-    "StableDiffusionPipeline": StableDiffusion,
+FAMILIES = {
+    "StableDiffusionPipeline": "stable_diffusion.StableDiffusion",
+    "StableDiffusionXLPipeline": "sdxl.StableDiffusionXL",
+    "StableDiffusion3Pipeline": "sd3.StableDiffusion3",
+    "FluxPipeline": "flux.Flux",
+    "QwenImagePipeline": "qwen_image.QwenImage",
+    "ZImagePipeline": "z_image.ZImage",
+    "WanPipeline": "wan.Wan",
 }
-"""By ``_class_name`` of ``model_index.json``."""
+"""By ``_class_name`` of ``model_index.json``: module and class. Only the one that is needed is
+imported, since their networks take seconds to import.
+"""
 
 MAX_REASON = 300
 """Characters of an error of the libraries that are repeated."""
@@ -71,11 +79,7 @@ def load_model(
             raise ConfigurationError("the fake model has no LoRAs")
         return FakeModel()
     source = find_model(model, choose_load_format(load_format))
-    family = FAMILIES.get(source.pipeline)
-    if family is None:
-        raise ModelError(
-            f"{source.name}: {source.pipeline} is not served; supported are {', '.join(FAMILIES)}"
-        )
+    family = find_family(source)
     require_components(source, ["scheduler", *(family.classes.keys() - family.optional)])
     with _explained(source, progress) as note:
         adapter = family(
@@ -92,6 +96,21 @@ def load_model(
     except ModelError as error:
         raise ModelError(f"{source.name}: {error}") from None
     return adapter
+
+
+def find_family(source: ModelSource) -> type[Family]:
+    """The class that serves a checkpoint.
+
+    Raises:
+        ModelError: There is none; the message names the pipelines that are served.
+    """
+    if source.pipeline not in FAMILIES:
+        raise ModelError(
+            f"{source.name}: {source.pipeline} is not served; supported are {', '.join(FAMILIES)}"
+        )
+    module, name = FAMILIES[source.pipeline].split(".")
+    family: type[Family] = getattr(import_module(f"chairlift.models.{module}"), name)
+    return family
 
 
 @contextmanager

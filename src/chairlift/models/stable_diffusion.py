@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -27,7 +27,6 @@ from chairlift.scheduling.batch_key import BatchKey
 class StableDiffusion(Family):
     """The adapter. See :class:`chairlift.models.adapter.Adapter`."""
 
-    pipeline = StableDiffusionPipeline
     classes: ClassVar = {
         "tokenizer": CLIPTokenizer,
         "text_encoder": CLIPTextModel,
