@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,16 @@ from chairlift.validation import create_request
 def create_card() -> ModelCard:
     """The fake model's."""
     return FakeModel().card
+
+
+def create_video_card() -> ModelCard:
+    """The fake model's, as if it made videos."""
+    card = create_card()
+    return replace(
+        card,
+        defaults=replace(card.defaults, frames=9),
+        limits=replace(card.limits, max_frames=33, frame_multiple=4),
+    )
 
 
 def a_request(id: str = "a", **settings: Any) -> GenerationRequest:

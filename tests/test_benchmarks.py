@@ -14,10 +14,8 @@ from tests.builders import save_tiny_stable_diffusion
 def test_steps_writes_cost_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = save_tiny_stable_diffusion(tmp_path / "tiny", steps_offset=1)
     sizes, rows = ["32", "64"], ["1", "2", "4"]
-    main(
-        ["--models", str(folder), "--sizes", *sizes, "--rows", *rows]
-        + ["--repeats", "2", "-o", str(tmp_path / "costs")]
-    )
+    where = ["--models", str(folder), "-o", str(tmp_path / "costs")]
+    main([*where, "--sizes", *sizes, "--rows", *rows, "--repeats", "2"])
     table = json.loads((tmp_path / "costs" / "tiny-eager.json").read_text())
     assert (table["model"], table["dtype"], table["counts"]) == ("tiny", "float32", "rows")
     assert [shape["width"] for shape in table["shapes"]] == [32, 64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -65,7 +66,8 @@ def test_the_readme_shows_both() -> None:
 
 def test_every_option_of_serve_is_documented() -> None:
     command = [sys.executable, "-m", "chairlift", "serve", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    wide = os.environ | {"COLUMNS": "200"}
+    text = subprocess.run(command, capture_output=True, text=True, check=True, env=wide).stdout
     options = set(re.findall(r"--[a-z][a-z-]+", text)) - {"--help"}
     guide = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
     assert options

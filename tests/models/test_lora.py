@@ -5,16 +5,11 @@ rides along.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from chairlift.errors import ConfigurationError, InvalidRequest, ModelError
@@ -26,34 +21,10 @@ from chairlift.validation import create_request
 from tests.builders import file_pixels, largest_difference, save_tiny_stable_diffusion
 from tests.company import run_alone
 from tests.models.exactness import check_alone, check_company, load_stock, stock_settings
+from tests.models.loras import ATTENTION, save_lora
 
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 CONVOLUTIONS = ["conv1", "conv2", "time_emb_proj"]
 ALONE = {"prompt": "a red boat", "seed": 3, "width": 64, "height": 64}
-
-
-def save_lora(
-    folder: Path, path: Path, seed: int, modules: Iterable[str], text_encoder: bool = False
-) -> Path:
-    """A LoRA of rank 3 and alpha 6 with random weights, in diffusers' format."""
-    torch.manual_seed(seed)
-    pipeline = load_stock(folder)
-    layers = {"unet_lora_layers": trained(pipeline.unet, modules)}
-    if text_encoder:
-        layers["text_encoder_lora_layers"] = trained(pipeline.text_encoder, ["q_proj", "v_proj"])
-    StableDiffusionPipeline.save_lora_weights(path, **layers)
-    return path / "pytorch_lora_weights.safetensors"
-
-
-def trained(network: Any, modules: Iterable[str]) -> dict[str, torch.Tensor]:
-    network.add_adapter(LoraConfig(r=3, lora_alpha=6, target_modules=list(modules)))
-    for name, weights in network.named_parameters():
-        if "lora_" in name:
-            weights.data.normal_(std=0.2)
-    state: dict[str, torch.Tensor] = convert_state_dict_to_diffusers(
-        get_peft_model_state_dict(network)
-    )
-    return state
 
 
 @pytest.fixture(scope="module")

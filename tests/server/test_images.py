@@ -151,7 +151,6 @@ MEANINGLESS = {
     "background": "transparent",
     "moderation": "low",
     "input_fidelity": "high",
-    "true_cfg_scale": 4.0,
     "priority": 3,
     "deadline_ms": 5000,
 }

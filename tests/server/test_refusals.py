@@ -125,6 +125,18 @@ SIZES = [
     about("size", "0x64", "size is 0x64; each side must be a multiple of 8, the nearest is 8x64"),
 ]
 
+GUIDANCE = [
+    about(
+        "true_cfg_scale",
+        4.0,
+        "true_cfg_scale is 4.0; the classifier-free guidance of fake is guidance_scale",
+    ),
+    about("guidance_rescale", 0.7, "guidance_rescale is 0.7; fake doesn't take it"),
+    about("cfg_truncation", 0.5, "cfg_truncation is 0.5; fake doesn't take it"),
+    about("cfg_normalization", 1.0, "cfg_normalization is 1.0; fake doesn't take it"),
+    about("loras", [{"name": "sketch"}], "lora is 'sketch'; there are none"),
+]
+
 CHOICES = [
     about("sampler", "magic", f"sampler is 'magic'; it must be one of {SAMPLERS}"),
     about(
@@ -157,6 +169,7 @@ TYPES = [
     about("stream", "yes", 'stream is "yes"; input should be a valid boolean'),
     about("user", {"id": 1}, 'user is {"id": 1}; input should be a valid string'),
     Refusal({}, "prompt", "prompt is missing"),
+    about("loras", "sketch", 'loras is "sketch"; input should be a valid list'),
     about("frames", 8, "unknown field 'frames'"),
     about("x" * 1000, 8, f"unknown field {'x' * 80!r}"),
 ]
@@ -212,7 +225,7 @@ BODIES = [
     ),
 ]
 
-REFUSALS = [*OUT_OF_BOUNDS, *SIZES, *CHOICES, *TYPES, *SURROGATES, *BODIES]
+REFUSALS = [*OUT_OF_BOUNDS, *SIZES, *GUIDANCE, *CHOICES, *TYPES, *SURROGATES, *BODIES]
 
 
 def post(http: httpx.Client, content: bytes) -> httpx.Response:

@@ -115,7 +115,9 @@ class Loras:
             raise ModelError(f"{file.path} is not a plain LoRA: it has {kind.rstrip('_')} weights")
         options = {"unet_config": networks["unet"].config} if "unet" in networks else {}
         try:
-            found = getattr(diffusers, self._pipeline).lora_state_dict(tensors, return_alphas=True, **options)
+            found = getattr(diffusers, self._pipeline).lora_state_dict(
+                tensors, return_alphas=True, **options
+            )
         except Exception as error:  # whatever diffusers makes of keys that it doesn't know
             raise ModelError(f"{file.path} is no LoRA of this family: {_reason(error)}") from None
         weights, alphas = found if isinstance(found, tuple) else (found, None)

@@ -82,8 +82,8 @@ def _explain(error: RequestValidationError) -> InvalidRequest:
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")
     if kind == "string_unicode" and not where:
         return InvalidRequest("a field's name has a lone surrogate; it must be valid Unicode")
-    param = where[0][:MAX_QUOTED] if where else None
-    if param is None:
+    param = ".".join(where)[:MAX_QUOTED]  # `loras.0.scale` is in the first of the loras
+    if not param:
         return InvalidRequest("the body must be a JSON object, sent as application/json")
     if kind == "missing":
         return InvalidRequest(f"{param} is missing", param=param)

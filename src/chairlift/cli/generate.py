@@ -1,0 +1,185 @@
+"""``chairlift generate``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from chairlift.cli.options import (
+    Batching,
+    Device,
+    Dtype,
+    LoadFormat,
+    MaxBatchSize,
+    OffloadTextEncoders,
+    console,
+    parse_device,
+    parse_max_batch_size,
+)
+from chairlift.errors import ConfigurationError
+from chairlift.request import IMAGE_FORMATS, VIDEO_FORMATS, LoraUse
+
+if TYPE_CHECKING:
+    from chairlift.engine.engine import Engine
+
+
+def generate(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="One picture each.")],
+    model: Annotated[
+        str | None, typer.Option(help="A folder or a hub id; left out, the bundled model.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the pictures.")
+    ] = Path(),
+    negative_prompt: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampler steps.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Weight of the prompt.")] = None,
+    true_cfg_scale: Annotated[
+        float | None, typer.Option(help="Weight of classifier-free guidance (FLUX, Qwen-Image).")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="One of the model's samplers.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Image i uses seed + i; random when left out.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Pictures for each prompt.")] = 1,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Of a video.")] = None,
+    output_format: Annotated[
+        str | None, typer.Option(help=", ".join((*IMAGE_FORMATS, *VIDEO_FORMATS)))
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH[=SCALE]", help="A LoRA to use; repeatable."),
+    ] = None,
+    batching: Batching = "continuous",
+    max_batch_size: MaxBatchSize = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    load_format: LoadFormat = "auto",
+    offload_text_encoders: OffloadTextEncoders = False,
+) -> None:
+    """Generate pictures without a server; all prompts are denoised together."""
+    _make_folder(output)
+
+    from chairlift.engine.engine import Engine
+    from chairlift.models.registry import hide_progress_bars
+
+    hide_progress_bars()
+    loras = [_parse_lora(one) for one in lora or ()]
+    settings: dict[str, Any] = {
+        "negative_prompt": negative_prompt,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "true_cfg_scale": true_cfg_scale,
+        "sampler": sampler,
+        "seed": seed,
+        "n": n,
+        "width": width,
+        "height": height,
+        "frames": frames,
+        "output_format": output_format,
+        "loras": [LoraUse(path, scale) for path, scale in loras],
+    }
+    with _loading_progress() as on_progress:
+        engine = Engine(
+            model,
+            batching=batching,
+            max_batch_size=parse_max_batch_size(max_batch_size),
+            device=parse_device(device),
+            dtype=dtype,
+            load_format=load_format,
+            loras={path: path for path, _ in loras},
+            offload_text_encoders=offload_text_encoders,
+            progress=on_progress,
+        )
+    with engine:
+        _generate(engine, prompts, settings, output)
+
+
+def _parse_lora(given: str) -> tuple[str, float]:
+    """Path and scale. A path may have an equals sign itself."""
+    path, separator, scale = given.rpartition("=")
+    try:
+        return (path, float(scale)) if separator else (given, 1.0)
+    except ValueError:
+        return given, 1.0
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the folder {folder} can't be made: {error.strerror}") from None
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    """Bars that leave nothing behind, and that only a terminal shows."""
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def _loading_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the parts of the model, gone when they are loaded."""
+    columns = (TextColumn("loading {task.description}"), BarColumn(), MofNCompleteColumn())
+    with _progress(*columns) as progress:
+        task = progress.add_task("model")
+        yield lambda part, done, total: progress.update(
+            task, description=part, completed=done, total=total
+        )
+
+
+def _generate(engine: Engine, prompts: list[str], settings: dict[str, Any], output: Path) -> None:
+    """Generate with a bar over the steps of all rows, and save."""
+    from chairlift.engine.messages import Activity
+
+    start = time.monotonic()
+    columns = (TextColumn("denoising"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with _progress(*columns) as progress:
+        task = progress.add_task("", total=None)
+
+        def on_activity(activity: Activity) -> None:
+            progress.advance(task, sum(len(tick.riders) for tick in activity.ticks))
+
+        engine.on_activity = on_activity
+        futures = [engine.submit(prompt, **settings) for prompt in prompts]
+        steps = settings["steps"] or engine.card.defaults.steps
+        progress.update(task, total=len(prompts) * settings["n"] * steps)
+        pictures = [picture for future in futures for picture in future.result()]
+    seconds = time.monotonic() - start
+    for warning in dict.fromkeys(text for one in pictures for text in one.request.warnings):
+        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
+    out = Console()
+    for number, picture in enumerate(pictures):
+        path = _free_path(output, number, picture.request.output_format)
+        try:
+            picture.save(path)
+        except OSError as error:
+            raise ConfigurationError(f"{path} can't be written: {error.strerror}") from None
+        out.print(Text(f"{path}  seed {picture.seed}"), soft_wrap=True)
+    console.print(f"{len(pictures)} in {seconds:.2f} s", highlight=False)
+
+
+def _free_path(folder: Path, number: int, suffix: str) -> Path:
+    """A name in the folder that isn't taken: pictures are never overwritten."""
+    for count in range(number, sys.maxsize):
+        path = folder / f"chairlift-{count:04d}.{suffix}"
+        if not path.exists():
+            return path
+    raise AssertionError("unreachable")

@@ -1,0 +1,59 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from chairlift.scheduling.scheduler import DEFAULT_MAX_BATCH_SIZE
+
+console = Console(stderr=True)
+
+Model = Annotated[
+    str | None,
+    typer.Argument(help="A folder in diffusers format or a hub id; left out, the bundled model."),
+]
+Batching = Annotated[
+    Literal["continuous", "dynamic", "off"],
+    typer.Option(help="Join at every step, at every request, or never."),
+]
+MaxBatchSize = Annotated[
+    str, typer.Option(metavar="N|auto", help="The most rows in one forward; auto is 16.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="auto is float32 on a CPU and bfloat16 on CUDA."),
+]
+LoadFormat = Annotated[
+    Literal["auto", "dummy"],
+    typer.Option(help="dummy: random weights of full size, where only configs are."),
+]
+OffloadTextEncoders = Annotated[
+    bool,
+    typer.Option(
+        "--offload-text-encoders", help="They rest in main memory and visit the device to encode."
+    ),
+]
+
+
+def parse_max_batch_size(value: str) -> int:
+    """The number that ``--max-batch-size`` says."""
+    if value == "auto":
+        return DEFAULT_MAX_BATCH_SIZE
+    if not value.isdecimal() or int(value) < 1:
+        raise typer.BadParameter(
+            f"{value!r} is neither a whole number from 1 on nor auto",
+            param_hint="--max-batch-size",
+        )
+    return int(value)
+
+
+def parse_device(name: str) -> str:
+    """A device name that can be right."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise typer.BadParameter(f"{name!r} is not auto, cpu or cuda[:i]", param_hint="--device")
+    return name
