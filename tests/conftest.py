@@ -1,4 +1,4 @@
-"""What the random traces found goes into the summary of the run."""
+"""What the random traces and the bfloat16 comparisons found goes into the summary of the run."""
 
 from __future__ import annotations
 
@@ -14,3 +14,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 f"{properties['pictures']} pictures are the same to the byte as alone, "
                 "the others within 1/255"
             )
+        if "PSNR" in properties:
+            terminalreporter.write_line(f"{report.nodeid}: {properties['PSNR']}")

@@ -89,7 +89,13 @@ def create_request(
         guidance_scale=guidance_scale,
         cfg_scale=cfg_scale,
         guidance_scale_2=_option(
-            card, "guidance_scale_2", guidance_scale_2, MAX_GUIDANCE_SCALE, neutral=None
+            # Below 1 it would point away from the prompt; 1 is off.
+            card,
+            "guidance_scale_2",
+            guidance_scale_2,
+            MAX_GUIDANCE_SCALE,
+            low=1.0,
+            neutral=None,
         ),
         guidance_rescale=_option(card, "guidance_rescale", guidance_rescale, 1.0, neutral=0.0),
         cfg_truncation=_option(card, "cfg_truncation", cfg_truncation, 1.0, neutral=1.0),
@@ -132,7 +138,13 @@ def _check_guidance(
 
 
 def _option(
-    card: ModelCard, name: str, value: float | None, high: float, *, neutral: Neutral
+    card: ModelCard,
+    name: str,
+    value: float | None,
+    high: float,
+    *,
+    low: float = 0.0,
+    neutral: Neutral,
 ) -> float | Neutral:
     """The value of a field that only some families understand; ``neutral`` if it wasn't given.
 
@@ -143,7 +155,7 @@ def _option(
         return neutral
     if name not in card.guidance.options:
         raise InvalidRequest(f"{name} is {value}; {card.id} doesn't take it", param=name)
-    _check_number(name, value, 0.0, high)
+    _check_number(name, value, low, high)
     return float(value)
 
 

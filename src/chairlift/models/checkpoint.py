@@ -96,12 +96,12 @@ def _load(
             return DummyTokenizer(read_config(source, f"{name}/tokenizer_config.json"))
         return cls.from_pretrained(folder)
     if source.load_format is LoadFormat.DUMMY:
-        return _random_network(folder, cls, device, dtype).eval()
+        return random_network(folder, cls, device, dtype).eval()
     network = cls.from_pretrained(folder, use_safetensors=True, dtype=dtype)
     return network.to(device).eval()
 
 
-def _random_network(folder: Path, cls: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def random_network(folder: Path, cls: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """A network of full size, made where it is to be and in its final type, so that no copy of
     twice the size is made on the way.
     """
