@@ -95,7 +95,7 @@ class Family(Adapter):
         networks = {
             name: part
             for name, part in self._checkpoint.parts.items()
-            if name in self.denoisers or name.startswith("text_encoder")
+            if part is not None and (name in self.denoisers or name.startswith("text_encoder"))
         }
         for file in files:
             self._loras.add(file, networks)

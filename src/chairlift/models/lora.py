@@ -22,6 +22,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from chairlift.errors import ConfigurationError, ModelError
 from chairlift.request import LoraUse
@@ -185,16 +186,19 @@ class Loras:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without PEFT's warnings (at a second LoRA, at names that match more layers than the file
-    has), and without diffusers' own report of what is raised.
+    has), and without the libraries' own reports of what is raised or missing.
     """
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity(diffusers_logging.CRITICAL)
+    loggers = (diffusers_logging, transformers_logging)
+    levels = [logger.get_verbosity() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity(logger.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        diffusers_logging.set_verbosity(verbosity)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.set_verbosity(level)
 
 
 def _require_peft() -> None:
