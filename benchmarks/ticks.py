@@ -32,7 +32,7 @@ STEPS = 200
 def engine_turns(adapter: Adapter, rows: int) -> Iterator[float]:
     """Seconds of each turn of the loop with this many rows aboard."""
     scheduler = Scheduler(batching="continuous", max_batch_size=rows)
-    loop = Loop(adapter, scheduler, rows, lambda message: None)
+    loop = Loop(adapter, scheduler, lambda message: None)
     number = 0
     while True:
         ids = [f"{number}-{row}" for row in range(rows)]

@@ -23,7 +23,8 @@ from chairlift.engine.engine import GeneratedImage
 from chairlift.models.fake import FakeModel
 from chairlift.request import GenerationRequest, RowId
 from chairlift.scheduling.batch_key import BatchKey
-from chairlift.scheduling.state import Leg, RowWork
+from chairlift.scheduling.costs import Shape
+from chairlift.scheduling.work import Leg, RowWork
 from chairlift.validation import create_request
 
 
@@ -60,6 +61,7 @@ def a_row(
     return RowWork(
         id=RowId(id, image),
         legs=(Leg(BatchKey("model", (4, side, side), "text"), evaluations),),
+        shape=Shape(8 * side, 8 * side),
         settings=other.pop("settings", None),
         arrival=arrival,
         **other,

@@ -54,7 +54,7 @@ def create_loop(
 ) -> tuple[Loop, Outcome]:
     outcome = Outcome()
     scheduler = Scheduler(batching=batching, max_batch_size=max_batch_size, batch_delay=delay)
-    return Loop(adapter, scheduler, max_batch_size, outcome.receive), outcome
+    return Loop(adapter, scheduler, outcome.receive), outcome
 
 
 def random_requests(

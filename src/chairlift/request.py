@@ -80,6 +80,12 @@ class GenerationRequest:
     output_format: OutputFormat
     output_compression: int
     """Quality of JPEG and WebP, 0 to 100; PNG is lossless and ignores it, MP4 too."""
+    deadline: float | None = None
+    """Seconds from acceptance by which the caller wants the pictures."""
+    priority: int = 0
+    """Higher goes first."""
+    caller: str = ""
+    """Whose request it is, for the policy that is fair between callers."""
     warnings: tuple[str, ...] = ()
     """Values that were given and have no effect, a sentence each."""
 

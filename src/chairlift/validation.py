@@ -27,6 +27,8 @@ MAX_PROMPT_CHARACTERS = 32_000
 MAX_SEED = 2**63 - 1
 MAX_GUIDANCE_SCALE = 100.0
 MAX_LORA_SCALE = 10.0
+MAX_PRIORITY = 10
+MAX_DEADLINE_MS = 86_400_000.0
 RANDOM_SEED = -1
 
 Neutral = TypeVar("Neutral", float, None)
@@ -54,6 +56,9 @@ def create_request(
     n: int = 1,
     output_format: str | None = None,
     output_compression: int = 90,
+    deadline_ms: float | None = None,
+    priority: int = 0,
+    caller: str = "",
 ) -> GenerationRequest:
     """Fill in the model's defaults and check every value against its limits.
 
@@ -77,6 +82,9 @@ def create_request(
     _check_choice("sampler", sampler, card.samplers)
     _check_range("n", n, 1, MAX_IMAGES)
     _check_range("output_compression", output_compression, 0, 100)
+    _check_range("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
+    if deadline_ms is not None:
+        _check_number("deadline_ms", deadline_ms, 1.0, MAX_DEADLINE_MS)
     return GenerationRequest(
         id=id,
         prompt=prompt,
@@ -106,6 +114,9 @@ def create_request(
         n=n,
         output_format=_output_format(card, output_format),
         output_compression=output_compression,
+        deadline=None if deadline_ms is None else deadline_ms / 1000,
+        priority=priority,
+        caller=caller,
         warnings=_warnings(card, negative_prompt, cfg_scale),
     )
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
 
+import av
+import numpy as np
 import pytest
 import torch
+from av.video.reformatter import Colorspace
+from numpy.typing import NDArray
 from torch import Tensor
 
 from chairlift.engine.decoder import Decoder
@@ -17,6 +23,7 @@ from chairlift.models.adapter import Conditioning
 from chairlift.models.fake import FakeModel
 from chairlift.request import IMAGE_FORMATS, OutputFormat, Prompt, RowId, Status
 from tests.builders import a_request, file_pixels, largest_difference
+from tests.company import psnr
 
 
 class CountingModel(FakeModel):
@@ -106,6 +113,39 @@ def test_pictures_are_written_in_the_format_that_is_asked_for(output_format: Out
     data = encode_file(pixels, request)
     tolerance = 0 if output_format == "png" else 6
     assert largest_difference(file_pixels(data), torch.from_numpy(pixels)) <= tolerance
+
+
+def moving_picture(frames: int, width: int, height: int) -> NDArray[np.uint8]:
+    """Saturated colours that pass from right to left."""
+    y, x = np.mgrid[:height, :width]
+    waves = [
+        np.stack([2 * x, 255 - 2 * y, 127 + 127 * np.sin((x + y + 8 * frame) / 20)], axis=-1)
+        for frame in range(frames)
+    ]
+    return np.stack(waves).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("frames", [1, 9])
+def test_a_video_is_h264_in_an_mp4_that_plays_from_its_beginning(frames: int) -> None:
+    pixels = moving_picture(frames, width=128, height=96)
+    request = replace(a_request(), output_format="mp4", frames_per_second=24)
+    data = encode_file(pixels, request)
+    assert data.find(b"moov") < data.find(b"mdat")  # The index comes first.
+    with av.open(BytesIO(data)) as container:
+        [stream] = container.streams
+        codec = stream.codec_context
+        assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
+        assert (codec.width, codec.height) == (128, 96)
+        # BT.709, which is 1, said three times.
+        assert (codec.colorspace, codec.color_primaries, codec.color_trc) == (1, 1, 1)
+        assert (stream.frames, stream.average_rate) == (frames, 24)
+        decoded = [
+            frame.to_ndarray(format="rgb24", src_colorspace=Colorspace.ITU709)
+            for frame in container.decode(stream)
+        ]
+    assert len(decoded) == frames
+    for before, after in zip(pixels, decoded, strict=True):
+        assert psnr(torch.from_numpy(before), torch.from_numpy(after)) > 34
 
 
 def test_the_ledger_keeps_the_times_and_pictures_of_a_request() -> None:

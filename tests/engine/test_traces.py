@@ -129,7 +129,7 @@ def test_a_cancelled_row_is_out_of_the_next_report() -> None:
             reports.append(message)
 
     scheduler = Scheduler(batching="continuous", max_batch_size=2)
-    loop = Loop(adapter, scheduler, 2, sink)
+    loop = Loop(adapter, scheduler, sink)
     loop.send(Submit(request=create_request(adapter.card, id="a", prompt="a", steps=200)))
     while not reports:
         loop.turn()

@@ -48,10 +48,21 @@ def stock_settings(settings: dict[str, Any]) -> dict[str, Any]:
 def stock_pixels(
     pipeline: DiffusionPipeline, settings: dict[str, Any], translate: StockSettings = stock_settings
 ) -> torch.Tensor:
-    """What the stock pipeline makes: ``(height, width, 3)``, int16."""
+    """What the stock pipeline makes, as :func:`output_pixels` has it."""
     generator = torch.Generator().manual_seed(settings["seed"])
     result = pipeline(**translate(settings), generator=generator, output_type="np")
-    return torch.from_numpy((result.images[0] * 255).round()).to(torch.int16)
+    return output_pixels(result)[0]
+
+
+def output_pixels(result: Any) -> list[torch.Tensor]:
+    """The pictures of a stock pipeline's output, ``(height, width, 3)``, int16. The frames of a
+    video are one picture, each below the one before.
+    """
+    if hasattr(result, "frames"):
+        pictures = [video.reshape(-1, *video.shape[2:]) for video in result.frames]
+    else:
+        pictures = list(result.images)
+    return [torch.from_numpy((picture * 255).round()).to(torch.int16) for picture in pictures]
 
 
 def check_alone(
@@ -140,7 +151,7 @@ def stock_batch(
         arguments["negative_prompt"] = [arguments["negative_prompt"]] * len(batch)
     generators = [torch.Generator().manual_seed(settings["seed"]) for settings in batch]
     result = pipeline(**arguments, generator=generators, output_type="np")
-    return [torch.from_numpy((image * 255).round()).to(torch.int16) for image in result.images]
+    return output_pixels(result)
 
 
 def mean_psnr(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> float:

@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from chairlift.errors import ConfigurationError
 from chairlift.request import RowId
+from chairlift.scheduling.batch_key import BatchKey
+from chairlift.scheduling.costs import Shape
 from chairlift.scheduling.plan import Plan, TickResult
 from chairlift.scheduling.scheduler import Scheduler
+from chairlift.scheduling.work import Leg, RowWork
 from tests.builders import a_row
 
 
@@ -72,10 +75,12 @@ def test_a_row_of_another_shape_waits_for_nobody() -> None:
     assert ["odd"] in [names(tick(scheduler).running) for _ in range(2)]
 
 
-def test_groups_take_turns() -> None:
+def test_a_row_of_another_shape_does_not_wait_for_a_long_one() -> None:
     scheduler = create_scheduler()
-    scheduler.submit([a_row("a", evaluations=3), a_row("b", side=16, evaluations=3)])
-    assert [names(plan.running) for plan in run_to_end(scheduler)] == [["a"], ["b"]] * 3
+    scheduler.submit([a_row("long", evaluations=100)])
+    tick(scheduler)
+    scheduler.submit([a_row("short", side=16, evaluations=3, arrival=1.0)])
+    assert [names(tick(scheduler).running) for _ in range(4)] == [["short"]] * 3 + [["long"]]
 
 
 def test_a_stream_of_new_shapes_starves_nobody() -> None:
@@ -219,3 +224,180 @@ def test_every_row_makes_all_its_evaluations_beside_its_like(
             made[row] += 1
             assert (row in plan.finishing) == (made[row] == todo[row][0])
     assert made == {row: count for row, (count, _) in todo.items()}
+
+
+# ---------------------------------------------------------------------- rows that change groups
+
+
+def a_journey(
+    id: str, *legs: tuple[str, int], arrival: float = 0.0, settings: object = None
+) -> RowWork:
+    """A row that goes through several denoisers: the name of each, and its evaluations there."""
+    return RowWork(
+        id=RowId(id, 0),
+        legs=tuple(Leg(BatchKey(model, (4, 8, 8), "text"), count) for model, count in legs),
+        shape=Shape(64, 64),
+        settings=settings,
+        arrival=arrival,
+    )
+
+
+def where(plan: Plan) -> tuple[str, list[str]]:
+    """The denoiser of a tick, and who is aboard."""
+    assert plan.key is not None
+    return plan.key.model, names(plan.running)
+
+
+def test_a_row_changes_its_group_after_the_last_evaluation_of_a_leg() -> None:
+    scheduler = create_scheduler()
+    scheduler.submit([a_journey("a", ("high", 3), ("low", 2))])
+    plans = run_to_end(scheduler)
+    assert [where(plan) for plan in plans] == [("high", ["a"])] * 3 + [("low", ["a"])] * 2
+    assert [plan.steps for plan in plans] == [(0,), (1,), (2,), (3,), (4,)]
+    assert [names(plan.joining) for plan in plans] == [["a"], [], [], [], []]
+    assert [names(plan.changing) for plan in plans] == [[], [], ["a"], [], []]
+    assert [names(plan.finishing) for plan in plans] == [[], [], [], [], ["a"]]
+
+
+def test_rows_that_cross_at_different_times_share_the_forwards_of_both_groups() -> None:
+    scheduler = create_scheduler()
+    scheduler.submit(
+        [a_journey("a", ("high", 1), ("low", 3)), a_journey("b", ("high", 2), ("low", 1))]
+    )
+    assert [where(plan) for plan in run_to_end(scheduler)] == [
+        ("high", ["a", "b"]),
+        ("high", ["b"]),
+        ("low", ["a", "b"]),
+        ("low", ["a"]),
+        ("low", ["a"]),
+    ]
+
+
+def test_a_row_that_crosses_is_ahead_of_those_that_come_to_the_group_later() -> None:
+    scheduler = create_scheduler(max_batch_size=1)
+    scheduler.submit([a_journey("a", ("high", 1), ("low", 2))])
+    tick(scheduler)
+    scheduler.submit([a_journey("later", ("low", 2), arrival=0.1)])
+    plans = [where(plan) for plan in run_to_end(scheduler)]
+    assert plans == [("low", ["a"])] * 2 + [("low", ["later"])] * 2
+
+
+def test_a_row_may_be_cancelled_between_two_groups() -> None:
+    scheduler = create_scheduler()
+    scheduler.submit([a_journey("a", ("high", 1), ("low", 5))])
+    assert names(tick(scheduler).changing) == ["a"]
+    assert scheduler.snapshot().waiting == 1
+    scheduler.cancel([RowId("a", 0)])
+    assert scheduler.snapshot().waiting == 0
+    assert scheduler.plan(100.0) == Plan()
+
+
+def test_a_row_that_fails_where_it_would_cross_does_not_cross() -> None:
+    scheduler = create_scheduler()
+    scheduler.submit([a_journey("a", ("high", 1), ("low", 5))])
+    assert names(tick(scheduler, failed=frozenset({RowId("a", 0)})).changing) == ["a"]
+    assert scheduler.plan(100.0) == Plan()
+
+
+def test_a_row_between_two_groups_waits_and_all_its_work_is_in_the_backlog() -> None:
+    scheduler = create_scheduler()
+    scheduler.submit([a_journey("a", ("high", 2), ("low", 5))])
+    counts = []
+    for _ in range(4):
+        tick(scheduler)
+        snapshot = scheduler.snapshot()
+        counts.append((snapshot.running, snapshot.waiting, round(snapshot.backlog_seconds, 6)))
+    assert counts == [(1, 0, 0.6), (0, 1, 0.5), (1, 0, 0.4), (1, 0, 0.3)]
+
+
+@pytest.mark.parametrize("batching", ["dynamic", "off"])
+def test_request_level_modes_run_a_row_to_its_end_before_the_next(batching: str) -> None:
+    scheduler = create_scheduler(batching, batch_delay=60.0)
+    scheduler.submit(
+        [
+            a_journey("a", ("high", 2), ("low", 2), arrival=0.0),
+            a_journey("b", ("high", 1), ("low", 1), arrival=0.1, settings="others"),
+            a_journey("c", ("low", 1), arrival=0.2, settings="others still"),
+        ]
+    )
+    plans = [where(plan) for plan in run_to_end(scheduler)]
+    assert plans == [
+        *[("high", ["a"])] * 2,
+        *[("low", ["a"])] * 2,
+        ("high", ["b"]),
+        ("low", ["b"]),
+        ("low", ["c"]),
+    ]
+
+
+def test_a_batch_that_has_lost_its_head_still_runs_to_its_end_before_the_next() -> None:
+    scheduler = create_scheduler("dynamic", max_batch_size=2)
+    scheduler.submit(
+        [
+            a_journey("head", ("high", 1), ("low", 1), arrival=0.0),
+            a_journey("other", ("high", 1), ("low", 1), arrival=0.1, settings="others"),
+            a_journey("mate", ("high", 1), ("low", 1), arrival=0.2),
+        ]
+    )
+    assert where(tick(scheduler)) == ("high", ["head", "mate"])
+    scheduler.cancel([RowId("head", 0)])
+    assert [where(plan) for plan in run_to_end(scheduler)] == [
+        ("low", ["mate"]),
+        ("high", ["other"]),
+        ("low", ["other"]),
+    ]
+
+
+def test_dynamic_does_not_wait_for_company_in_the_middle() -> None:
+    scheduler = create_scheduler("dynamic", batch_delay=60.0)
+    scheduler.submit([a_journey("a", ("high", 1), ("low", 1), arrival=0.0)])
+    tick(scheduler, now=60.0)
+    assert where(scheduler.plan(1.0)) == ("low", ["a"])
+
+
+journeys = st.tuples(
+    st.integers(0, 10**6),
+    st.lists(st.tuples(st.sampled_from("xyz"), st.integers(1, 4)), min_size=1, max_size=3),
+    st.integers(0, 1),
+)
+
+
+@given(
+    batching=st.sampled_from(["continuous", "dynamic", "off"]),
+    max_batch_size=st.integers(1, 4),
+    work=st.lists(journeys, max_size=20, unique_by=lambda row: row[0]),
+    arrivals=st.lists(st.integers(0, 3), max_size=30),
+)
+def test_every_row_makes_each_evaluation_in_its_own_group(
+    batching: str,
+    max_batch_size: int,
+    work: list[tuple[int, list[tuple[str, int]], int]],
+    arrivals: list[int],
+) -> None:
+    scheduler = create_scheduler(batching, max_batch_size)
+    todo = {
+        RowId(str(number), 0): [model for model, count in legs for _ in range(count)]
+        for number, legs, _ in work
+    }
+    # Equal settings mean equal legs.
+    waiting = [
+        a_journey(str(number), *legs, settings=(legs, settings)) for number, legs, settings in work
+    ]
+    made = dict.fromkeys(todo, 0)
+    joined = list[RowId]()
+    for arriving in [*arrivals, len(waiting), *[0] * 240]:
+        scheduler.submit(waiting[:arriving])
+        waiting = waiting[arriving:]
+        before = scheduler.snapshot()
+        plan = tick(scheduler)
+        assert (plan.key is None) == (before.running + before.waiting == 0)  # work-conserving
+        assert len(plan.running) <= max_batch_size
+        joined += plan.joining
+        for row, step in zip(plan.running, plan.steps, strict=True):
+            assert plan.key is not None
+            assert step == made[row]
+            assert plan.key.model == todo[row][step]
+            made[row] += 1
+        assert plan.finishing == {row for row in plan.running if made[row] == len(todo[row])}
+    assert made == {row: len(models) for row, models in todo.items()}
+    assert sorted(joined) == sorted(todo)  # each once

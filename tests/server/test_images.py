@@ -151,8 +151,6 @@ MEANINGLESS = {
     "background": "transparent",
     "moderation": "low",
     "input_fidelity": "high",
-    "priority": 3,
-    "deadline_ms": 5000,
 }
 
 

@@ -135,6 +135,14 @@ GUIDANCE = [
     about("cfg_truncation", 0.5, "cfg_truncation is 0.5; fake doesn't take it"),
     about("cfg_normalization", 1.0, "cfg_normalization is 1.0; fake doesn't take it"),
     about("loras", [{"name": "sketch"}], "lora is 'sketch'; there are none"),
+    about("priority", 11, "priority is 11; it must be from -10 to 10"),
+    about("priority", 1.5, "priority is 1.5; input should be a valid integer"),
+    about("deadline_ms", 0, "deadline_ms is 0.0; it must be from 1.0 to 86400000.0"),
+    about(
+        "deadline_ms",
+        float("nan"),
+        "deadline_ms is nan; it must be a finite number from 1.0 to 86400000.0",
+    ),
 ]
 
 CHOICES = [

@@ -55,7 +55,6 @@ def test_any_other_text_is_refused(size: str) -> None:
         ({}, []),
         ({"user": "somebody"}, []),
         ({"quality": None}, []),
-        ({"priority": 0}, ["priority has no effect here"]),
         (
             {"style": "vivid", "quality": "hd"},
             ["quality has no effect here", "style has no effect here"],

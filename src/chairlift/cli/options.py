@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from chairlift.scheduling.scheduler import DEFAULT_MAX_BATCH_SIZE
-
 console = Console(stderr=True)
 
 Model = Annotated[
@@ -21,7 +19,8 @@ Batching = Annotated[
     typer.Option(help="Join at every step, at every request, or never."),
 ]
 MaxBatchSize = Annotated[
-    str, typer.Option(metavar="N|auto", help="The most rows in one forward; auto is 16.")
+    str,
+    typer.Option(metavar="N|auto", help="The most rows in one forward; auto fills to the knee."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")]
 Dtype = Annotated[
@@ -40,10 +39,10 @@ OffloadTextEncoders = Annotated[
 ]
 
 
-def parse_max_batch_size(value: str) -> int:
+def parse_max_batch_size(value: str) -> int | None:
     """The number that ``--max-batch-size`` says."""
     if value == "auto":
-        return DEFAULT_MAX_BATCH_SIZE
+        return None
     if not value.isdecimal() or int(value) < 1:
         raise typer.BadParameter(
             f"{value!r} is neither a whole number from 1 on nor auto",

@@ -20,6 +20,7 @@ from chairlift.cli.options import (
     parse_device,
     parse_max_batch_size,
 )
+from chairlift.scheduling.names import DEFAULT_POLICY, POLICY_NAMES
 
 if TYPE_CHECKING:
     from chairlift.card import ModelCard
@@ -34,6 +35,12 @@ def serve(
     batch_delay_ms: Annotated[
         float, typer.Option(help="How long dynamic waits for company, in milliseconds.")
     ] = 50.0,
+    policy: Annotated[
+        str, typer.Option(help=f"In which order continuous serves: {', '.join(POLICY_NAMES)}.")
+    ] = DEFAULT_POLICY,
+    costs: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A cost table of chairlift profile.")
+    ] = None,
     max_queue: Annotated[
         int, typer.Option(min=1, help="The most pictures that are accepted and not done.")
     ] = 256,
@@ -79,6 +86,8 @@ def serve(
                 loras=_parse_loras(lora),
                 offload_text_encoders=offload_text_encoders,
                 batching=batching,
+                policy=policy,
+                costs=costs,
                 max_batch_size=parse_max_batch_size(max_batch_size),
                 batch_delay=_parse_delay(batch_delay_ms),
             ),

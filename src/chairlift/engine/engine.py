@@ -31,7 +31,8 @@ from chairlift.models.lora import LoraFile
 from chairlift.models.registry import load_model
 from chairlift.models.source import Progress
 from chairlift.request import GenerationRequest
-from chairlift.scheduling.scheduler import DEFAULT_MAX_BATCH_SIZE, Scheduler
+from chairlift.scheduling.names import DEFAULT_POLICY
+from chairlift.scheduling.scheduler import Scheduler
 from chairlift.validation import create_request
 
 
@@ -73,7 +74,9 @@ class Engine:
         model: A folder in diffusers format, a hub id, ``fake``, a loaded adapter, or None for the
             bundled model.
         batching: ``continuous``, ``dynamic`` or ``off``.
-        max_batch_size: The most rows in one forward.
+        policy: In which order rows are served; one of
+            :data:`~chairlift.scheduling.policies.POLICIES`.
+        max_batch_size: The most rows in one forward; None fills it to the knee.
         batch_delay: Seconds that ``dynamic`` waits for company.
         device: ``auto``, ``cpu`` or ``cuda[:i]``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
@@ -92,7 +95,8 @@ class Engine:
         model: str | Adapter | None = None,
         *,
         batching: str = "continuous",
-        max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
+        policy: str = DEFAULT_POLICY,
+        max_batch_size: int | None = None,
         batch_delay: float = 0.0,
         device: str = "auto",
         dtype: str = "auto",
@@ -102,7 +106,10 @@ class Engine:
         progress: Progress = lambda part, done, total: None,
     ) -> None:
         scheduler = Scheduler(
-            batching=batching, max_batch_size=max_batch_size, batch_delay=batch_delay
+            batching=batching,
+            policy=policy,
+            max_batch_size=max_batch_size,
+            batch_delay=batch_delay,
         )
         if model is None or isinstance(model, str):
             model = load_model(
@@ -120,7 +127,7 @@ class Engine:
         engine's thread; None to ignore them."""
         self._pending: dict[str, tuple[GenerationRequest, Future[list[GeneratedImage]]]] = {}
         self._closed = False
-        self._loop = Loop(model, scheduler, max_batch_size, self._receive)
+        self._loop = Loop(model, scheduler, self._receive)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image
 
 from chairlift.engine.decoder import Pixels
 from chairlift.request import GenerationRequest
+
+BT709 = 1
+LIMITED_RANGE = 1
+"""FFmpeg's numbers."""
 
 
 def encode_file(pixels: Pixels, request: GenerationRequest) -> bytes:
@@ -32,14 +38,22 @@ def encode_file(pixels: Pixels, request: GenerationRequest) -> bytes:
 def _encode_video(pixels: Pixels, frames_per_second: int) -> bytes:
     """H.264 in MP4, in the colours and the pixel format that every player takes."""
     import av
+    from av.video.reformatter import Colorspace
 
-    buffer = BytesIO()
-    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=frames_per_second, options={"crf": "17"})
-        stream.height, stream.width = pixels.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for picture in pixels:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return buffer.getvalue()
+    # Not into memory: to bring the index to the front, FFmpeg opens the file a second time.
+    with TemporaryDirectory(prefix="chairlift-") as folder:
+        path = Path(folder) / "video.mp4"
+        with av.open(path, "w", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=frames_per_second, options={"crf": "17"})
+            stream.height, stream.width = pixels.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            # Said, because players guess: BT.601 for small videos, BT.709 for large ones.
+            codec = stream.codec_context
+            codec.colorspace = codec.color_primaries = codec.color_trc = BT709
+            codec.color_range = LIMITED_RANGE
+            for picture in pixels:
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        return path.read_bytes()

@@ -32,9 +32,10 @@ from chairlift.engine.runner import Runner, RunResult
 from chairlift.errors import DecodeFailed, RequestCancelled, RequestError, ScheduleFailed
 from chairlift.models.adapter import Adapter
 from chairlift.request import GenerationRequest, RowId, Status
+from chairlift.scheduling.costs import Shape
 from chairlift.scheduling.plan import Plan, TickResult
 from chairlift.scheduling.scheduler import Scheduler
-from chairlift.scheduling.state import RowWork
+from chairlift.scheduling.work import RowWork
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,6 @@ class Loop:
     Args:
         adapter: The model.
         scheduler: Chooses the rows of every tick.
-        max_batch_size: As the scheduler's.
         sink: Called with everything that the engine has to say, on the loop's thread. It must
             not block.
     """
@@ -66,14 +66,13 @@ class Loop:
         self,
         adapter: Adapter,
         scheduler: Scheduler,
-        max_batch_size: int,
         sink: Callable[[FromEngine], None],
     ) -> None:
         self._scheduler = scheduler
         self._sink = sink
         self._mailbox: queue.SimpleQueue[ToEngine | ImageDone] = queue.SimpleQueue()
         self._ledger = Ledger()
-        self._runner = Runner(adapter, max_batch_size)
+        self._runner = Runner(adapter, scheduler.max_aboard)
         self._decoder = Decoder(adapter)
         self._images = ThreadPoolExecutor(IMAGE_THREADS, thread_name_prefix="image")
         self._ticks: list[Tick] = []
@@ -138,7 +137,16 @@ class Loop:
             return
         self._ledger.open(request, sum(leg.evaluations for leg in legs), now)
         self._scheduler.submit(
-            RowWork(id=row, legs=legs, settings=request.settings, arrival=now)
+            RowWork(
+                id=row,
+                legs=legs,
+                shape=Shape(request.width, request.height, request.frames),
+                settings=request.settings,
+                arrival=now,
+                deadline=None if request.deadline is None else now + request.deadline,
+                priority=request.priority,
+                caller=request.caller,
+            )
             for row in request.row_ids
         )
 
@@ -150,7 +158,12 @@ class Loop:
             self._ledger.move(row, Status.ENCODING, start)
         result = self._runner.run(plan, self._ledger.requests)
         self._scheduler.update(
-            TickResult(plan=plan, failed=frozenset(result.failed), seconds=result.seconds)
+            TickResult(
+                plan=plan,
+                failed=frozenset(result.failed),
+                seconds=result.seconds,
+                encode_seconds=result.encode_seconds,
+            )
         )
         self._record(plan, result)
         self._settle(plan, result, start)

@@ -56,7 +56,6 @@ class Ready(Message, frozen=True):
     """The engine takes requests."""
 
     card: ModelCard
-    max_batch_size: int
 
 
 class StartFailed(Message, frozen=True):

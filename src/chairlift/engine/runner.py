@@ -23,7 +23,7 @@ from chairlift.sampling.samplers import StepTable, step_table
 from chairlift.sampling.schedule import Schedule
 from chairlift.scheduling.batch_key import BatchKey
 from chairlift.scheduling.plan import Plan
-from chairlift.scheduling.state import Leg
+from chairlift.scheduling.work import Leg
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +50,12 @@ class Runner:
 
     Args:
         adapter: The model.
-        max_batch_size: The most rows in one forward, and so in one group.
+        max_aboard: The most rows that may have a slot in one group.
     """
 
-    def __init__(self, adapter: Adapter, max_batch_size: int) -> None:
+    def __init__(self, adapter: Adapter, max_aboard: int) -> None:
         self._adapter = adapter
-        self._max_batch_size = max_batch_size
+        self._max_aboard = max_aboard
         self._encoder = Encoder(adapter)
         self._groups: dict[BatchKey, Slots] = {}
         self._changing: dict[RowId, tuple[Row, Tensor, Tensor]] = {}
@@ -109,7 +109,7 @@ class Runner:
         if key not in self._groups:
             self._groups[key] = Slots(
                 key,
-                capacity=self._max_batch_size,
+                capacity=self._max_aboard,
                 max_evaluations=self._adapter.card.limits.max_steps * EVALUATIONS_PER_STEP,
                 device=self._adapter.device,
                 dtype=self._adapter.dtype,

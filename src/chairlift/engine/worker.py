@@ -32,6 +32,7 @@ from chairlift.errors import ConfigurationError
 from chairlift.models.lora import LoraFile
 from chairlift.models.registry import hide_progress_bars, load_model
 from chairlift.scheduling.scheduler import Scheduler
+from chairlift.tables import load_costs
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,8 @@ def run(config: WorkerConfig) -> int:
     try:
         scheduler = Scheduler(
             batching=config.batching,
+            policy=config.policy,
+            costs=load_costs(config.costs),
             max_batch_size=config.max_batch_size,
             batch_delay=config.batch_delay,
         )
@@ -114,9 +117,9 @@ def run(config: WorkerConfig) -> int:
         courier.send(StartFailed(reason=str(error)))
         courier.close()
         return CANT_START
-    loop = Loop(adapter, scheduler, config.max_batch_size, courier.send)
+    loop = Loop(adapter, scheduler, courier.send)
     threading.Thread(target=courier.carry, args=(loop,), name="courier", daemon=True).start()
-    courier.send(Ready(card=adapter.card, max_batch_size=config.max_batch_size))
+    courier.send(Ready(card=adapter.card))
     loop.run()
     return 0
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
-from chairlift.scheduling.scheduler import DEFAULT_MAX_BATCH_SIZE
+from chairlift.scheduling.names import DEFAULT_POLICY
 
 CANT_START = 2
 """Exit status of a worker that has said why it can't start."""
@@ -26,6 +26,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Name and path of each."""
     offload_text_encoders: bool = False
     batching: str = "continuous"
-    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
+    policy: str = DEFAULT_POLICY
+    costs: str | None = None
+    """Path of a cost table; without one, costs are learned from nothing."""
+    max_batch_size: int | None = None
+    """None fills forwards to the knee."""
     batch_delay: float = 0.0
     """Seconds."""

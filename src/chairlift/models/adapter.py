@@ -20,7 +20,7 @@ from chairlift.card import ModelCard
 from chairlift.request import GenerationRequest, Prompt
 from chairlift.sampling.schedule import Schedule
 from chairlift.scheduling.batch_key import BatchKey
-from chairlift.scheduling.state import Leg
+from chairlift.scheduling.work import Leg
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
-from chairlift.scheduling.state import Group, Progress, State
+import numpy as np
+
+from chairlift.scheduling.roster import Numbers
+from chairlift.scheduling.state import Group, State
+from chairlift.scheduling.work import Progress
+
+PATIENCE = 20.0
+"""Who has waited this many times as long as it takes alone, is served by the guard."""
+GUARD = 32
+"""One tick of so many belongs to the row that came first of all, if it has lost its patience."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """Which group runs next, and who joins it."""
+    """Which group runs next, and which of its rows."""
 
     group: Group | None = None
-    joining: tuple[Progress, ...] = ()
-    """Waiting rows of ``group``."""
+    rows: tuple[Progress, ...] = ()
+    """Those of the forward; who isn't aboard joins."""
     wake_at: float | None = None
     """Without a group: when to choose again although nothing has arrived."""
 
@@ -24,12 +33,23 @@ BatchingMode = Callable[[State, float], Choice]
 
 
 def continuous(state: State, now: float) -> Choice:
-    """Rows join and leave at every step; groups take turns, the longest unserved first."""
-    group = min(state.groups.values(), key=lambda group: group.last_turn, default=None)
-    if group is None:
+    """Rows join, leave and pause at every step. In each group the policy names the rows of the
+    next forward, and of the groups the one whose head ranks lowest runs.
+    """
+    groups = list(state.groups.values())
+    if not groups:
         return Choice()
-    free = state.max_batch_size - len(group.running)
-    return Choice(group=group, joining=tuple(islice(group.waiting.values(), free)))
+    ranks = state.policy([state.view(group, now) for group in groups])
+    if state.tick % GUARD == 0 and (oldest := _impatient(state, now)):
+        place = [group.key for group in groups].index(oldest.key)
+        return Choice(group=groups[place], rows=_pick(state, groups[place], ranks[place], oldest))
+    choices = []
+    for group, own in zip(groups, ranks, strict=True):
+        rows = _pick(state, group, own)
+        rank = float(own[group.rows.place(rows[0].work.id)])
+        urgency = (-rows[0].work.priority, rank, group.last_turn, rows[0].number)
+        choices.append((urgency, Choice(group=group, rows=rows)))
+    return min(choices, key=lambda choice: choice[0])[1]
 
 
 def dynamic(state: State, now: float) -> Choice:
@@ -37,39 +57,85 @@ def dynamic(state: State, now: float) -> Choice:
     in everything but prompt and seed, until the batch is full or the delay since the head's
     arrival has passed; the batch runs to completion.
     """
-    if running := _running_group(state):
-        return Choice(group=running)
+    if running := _running(state):
+        return running
     if (head := _head(state)) is None:
         return Choice()
     group = state.groups[head.key]
-    alike = (row for row in group.waiting.values() if row.work.settings == head.work.settings)
+    alike = (row for row in _in_order(group) if row.work.settings == head.work.settings)
     batch = tuple(islice(alike, state.max_batch_size))
     due = head.work.arrival + state.batch_delay
     if len(batch) < state.max_batch_size and now < due and not head.done:
         return Choice(wake_at=due)
-    return Choice(group=group, joining=batch)
+    return Choice(group=group, rows=batch)
 
 
 def off(state: State, now: float) -> Choice:
     """One request at a time (its images together), in order of arrival, run to completion."""
-    if running := _running_group(state):
-        return Choice(group=running)
+    if running := _running(state):
+        return running
     if (head := _head(state)) is None:
         return Choice()
     group = state.groups[head.key]
     request_id = head.work.id.request_id
-    same = (row for row in group.waiting.values() if row.work.id.request_id == request_id)
-    return Choice(group=group, joining=tuple(islice(same, state.max_batch_size)))
+    same = (row for row in _in_order(group) if row.work.id.request_id == request_id)
+    batch = tuple(islice(same, state.max_batch_size))
+    return Choice(group=group, rows=batch)
 
 
-def _running_group(state: State) -> Group | None:
-    return next((group for group in state.groups.values() if group.running), None)
+def _pick(
+    state: State, group: Group, ranks: Numbers, first: Progress | None = None
+) -> tuple[Progress, ...]:
+    """The rows of a group's next forward: ``first``, then those of the lowest ranks, as far as
+    there are slots.
+    """
+    cap, free = state.cap(group), state.max_aboard - len(group.aboard)
+    rows = group.rows.best(ranks, cap)
+    if first is not None:
+        rows = [first, *(row for row in rows if row is not first)][:cap]
+    joining = [row for row in rows if not row.aboard]
+    if len(joining) <= free:
+        return tuple(rows)
+    # Paused rows keep their slots, so that some of those who would join must wait for one.
+    rows = [row for row in rows if row.aboard] + joining[:free]
+    aboard = np.full(len(ranks), np.inf)
+    places = [group.rows.place(id) for id in group.aboard]
+    aboard[places] = ranks[places]
+    paused = (row for row in group.rows.best(aboard, cap) if row.aboard and row not in rows)
+    return (*rows, *islice(paused, cap - len(rows)))
+
+
+def _impatient(state: State, now: float) -> Progress | None:
+    """The row that came first of all, if it has waited too long. So nobody is passed over for
+    ever, whatever the policy and the priorities.
+    """
+    oldest = min((group.rows.oldest() for group in state.groups.values()), key=_came)
+    alone = state.costs.alone(oldest.work.shape, oldest.work.evaluations)
+    return oldest if now - oldest.work.arrival > PATIENCE * alone else None
+
+
+def _came(row: Progress) -> tuple[float, int]:
+    return row.work.arrival, row.number
+
+
+def _running(state: State) -> Choice | None:
+    """The batch that is on its way to completion."""
+    for group in state.groups.values():
+        if group.aboard:
+            return Choice(group=group, rows=tuple(group.aboard.values()))
+    return None
 
 
 def _head(state: State) -> Progress | None:
-    """The row that has waited longest."""
-    heads = [next(iter(group.waiting.values())) for group in state.groups.values()]
-    return min(heads, key=lambda row: row.work.arrival, default=None)
+    """The row that has waited longest; rows between two legs come before those that haven't begun,
+    whoever came to their group first.
+    """
+    waiting = (row for group in state.groups.values() for row in group.rows)
+    return min(waiting, key=lambda row: (row.done == 0, *_came(row)), default=None)
+
+
+def _in_order(group: Group) -> list[Progress]:
+    return sorted(group.rows, key=_came)
 
 
 MODES: dict[str, BatchingMode] = {"continuous": continuous, "dynamic": dynamic, "off": off}

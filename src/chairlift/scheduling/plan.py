@@ -35,7 +35,9 @@ class TickResult:
     failed: frozenset[RowId] = frozenset()
     """Rows that have lost their slot to an error."""
     seconds: float = 0.0
-    """Duration of the tick; refines the prediction of the backlog."""
+    """Duration of the tick; what steps cost is learned from it."""
+    encode_seconds: float = 0.0
+    """Of them, what it took until the newcomers had their slots."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
 """The scheduler: which rows share the next forward.
 
-Plain arithmetic: it imports no torch, reads no clock and does no I/O, so that a simulator can run
+Plain arithmetic: it imports no torch, reads no clock and does no I/O, so that the simulator runs
 the very same object on a virtual clock. A turn of the engine's loop is::
 
     plan = scheduler.plan(now)
@@ -11,125 +11,169 @@ the very same object on a virtual clock. A turn of the engine's loop is::
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 
 from chairlift.errors import ConfigurationError
 from chairlift.request import RowId
-from chairlift.scheduling.batching import MODES
+from chairlift.scheduling.batching import MODES, BatchingMode
+from chairlift.scheduling.costs import Costs
+from chairlift.scheduling.names import DEFAULT_POLICY
 from chairlift.scheduling.plan import Plan, Snapshot, TickResult
-from chairlift.scheduling.state import Group, Progress, RowWork, State
+from chairlift.scheduling.policies import POLICIES
+from chairlift.scheduling.state import State
+from chairlift.scheduling.work import Progress, RowWork
 
-DEFAULT_MAX_BATCH_SIZE = 16
+MAX_BATCH_SIZE = 32
+"""Where the knee decides, it is looked for up to this many rows."""
+ABOARD = 2
+"""So many times the rows of a forward may have a slot."""
 
 
 class Scheduler:
-    """Keeps the queue and the groups, and asks the batching mode what to do with them.
+    """Keeps the rows in groups, and asks the batching mode what to do with them.
 
     Args:
         batching: ``continuous``, ``dynamic`` or ``off``.
-        max_batch_size: The most rows in one forward.
+        policy: In which order ``continuous`` serves; one of
+            :data:`~chairlift.scheduling.policies.POLICIES`.
+        max_batch_size: The most rows in one forward; None is the knee of their shape, as far as
+            it is known.
+        max_aboard: The most rows that may have a slot in one group; None is :data:`ABOARD` times
+            ``max_batch_size``.
         batch_delay: Seconds that the head of the queue waits for company (``dynamic`` only).
+        costs: What steps cost; None starts with nothing known.
 
     Raises:
         ConfigurationError: An argument is out of bounds.
     """
 
-    def __init__(self, *, batching: str, max_batch_size: int, batch_delay: float = 0.0) -> None:
-        if batching not in MODES:
-            raise ConfigurationError(
-                f"batching is {batching!r}; it must be one of {', '.join(MODES)}"
-            )
+    def __init__(
+        self,
+        *,
+        batching: str = "continuous",
+        policy: str = DEFAULT_POLICY,
+        max_batch_size: int | None = None,
+        max_aboard: int | None = None,
+        batch_delay: float = 0.0,
+        costs: Costs | None = None,
+    ) -> None:
+        fill_to_knee = max_batch_size is None
+        max_batch_size = MAX_BATCH_SIZE if max_batch_size is None else max_batch_size
         if max_batch_size < 1:
             raise ConfigurationError(f"max_batch_size is {max_batch_size}; it must be at least 1")
+        if max_aboard is not None and max_aboard < max_batch_size:
+            raise ConfigurationError(
+                f"max_aboard is {max_aboard}; it must be at least {max_batch_size}, max_batch_size"
+            )
         if not 0 <= batch_delay < float("inf"):
             raise ConfigurationError(f"batch_delay is {batch_delay} s; it must be 0 or more")
-        self._state = State(max_batch_size=max_batch_size, batch_delay=batch_delay)
-        self._choose = MODES[batching]
-        self._tick = 0
-        self._seconds_per_evaluation = 0.0
+        self.max_aboard = ABOARD * max_batch_size if max_aboard is None else max_aboard
+        self.costs = Costs() if costs is None else costs
+        self._choose = _mode(batching)
+        self._state = State(
+            policy=POLICIES[_policy(policy)],
+            costs=self.costs,
+            max_batch_size=max_batch_size,
+            fill_to_knee=fill_to_knee,
+            max_aboard=self.max_aboard,
+            batch_delay=batch_delay,
+        )
+
+    def set_policy(self, name: str) -> None:
+        """Serve in another order from the next tick on.
+
+        Raises:
+            ConfigurationError: There is no such policy.
+        """
+        self._state.policy = POLICIES[_policy(name)]
 
     def submit(self, rows: Iterable[RowWork]) -> None:
         """Append rows to the queue, in this order."""
         for row in rows:
-            self._wait(Progress(row))
+            self._state.add(Progress(row))
 
     def cancel(self, rows: Iterable[RowId]) -> None:
-        """Forget these rows, waiting or running; ids that aren't here are passed over."""
-        wanted = set(rows)
-        for group in list(self._state.groups.values()):
-            for row in wanted & group.waiting.keys():
-                del group.waiting[row]
-            for row in wanted & group.running.keys():
-                del group.running[row]
-            self._drop_if_empty(group)
+        """Forget these rows, waiting or aboard; ids that aren't here are passed over."""
+        for id in rows:
+            for group in list(self._state.groups.values()):
+                if id in group.rows:
+                    self._state.remove(group, id)
 
     def plan(self, now: float) -> Plan:
         """The next tick, a function of the state and of ``now`` alone. Rows that join have a slot
         from here on.
         """
         choice = self._choose(self._state, now)
-        group = choice.group
+        group, rows = choice.group, choice.rows
         if group is None:
             return Plan(wake_at=choice.wake_at)
-        for row in choice.joining:
-            group.running[row.work.id] = group.waiting.pop(row.work.id)
-        ending = [row for row in group.running.values() if row.left == 1]
+        for row in rows:
+            row.aboard = True
+            group.aboard[row.work.id] = row
+        ending = [row for row in rows if row.left == 1]
         return Plan(
             key=group.key,
-            joining=tuple(row.work.id for row in choice.joining if not row.done),
-            running=tuple(group.running),
-            steps=tuple(row.done for row in group.running.values()),
+            joining=tuple(row.work.id for row in rows if not row.done),
+            running=tuple(row.work.id for row in rows),
+            steps=tuple(row.done for row in rows),
             finishing=frozenset(row.work.id for row in ending if row.remaining == 1),
             changing=frozenset(row.work.id for row in ending if row.remaining > 1),
         )
 
     def update(self, result: TickResult) -> None:
-        """Count the steps that were made and free the slots of rows that are done or failed, or
-        that go on in another group.
+        """Count the steps that were made, free the slots of rows that are done or failed or go on
+        in another group, and learn what the tick cost.
         """
-        plan = result.plan
+        plan, state = result.plan, self._state
         if plan.key is None:
             return
-        group = self._state.groups[plan.key]
-        self._tick += 1
-        group.last_turn = self._tick
+        group = state.groups[plan.key]
+        state.tick += 1
+        group.last_turn = state.tick
+        each = result.seconds / len(plan.running)
         for id in plan.running:
-            row = group.running[id]
+            row = group.rows[id]
+            caller = state.callers[row.work.caller]
+            state.served[caller] = state.served.get(caller, 0.0) + each
             row.advance()
             if id in result.failed or id in plan.finishing:
-                del group.running[id]
+                state.remove(group, id)
             elif id in plan.changing:
-                del group.running[id]
-                self._wait(row)
-        self._observe(result.seconds / len(plan.running))
-        self._drop_if_empty(group)
+                state.remove(group, id)
+                state.add(row)
+            else:
+                group.rows.set(id, "left", row.remaining)
+        if not result.failed:
+            self.costs.step(group.shape).observe(
+                len(plan.running), result.seconds - result.encode_seconds
+            )
 
     def snapshot(self) -> Snapshot:
         groups = self._state.groups.values()
-        evaluations = sum(
-            row.remaining
-            for group in groups
-            for row in chain(group.running.values(), group.waiting.values())
-        )
         return Snapshot(
-            running=sum(len(group.running) for group in groups),
-            waiting=sum(len(group.waiting) for group in groups),
-            backlog_seconds=evaluations * self._seconds_per_evaluation,
+            running=sum(len(group.aboard) for group in groups),
+            waiting=sum(len(group) - len(group.aboard) for group in groups),
+            backlog_seconds=self.backlog(),
         )
 
-    def _wait(self, row: Progress) -> None:
-        """Append a row to the queue of the group that it is to go on in."""
-        group = self._state.groups.setdefault(row.key, Group(row.key, last_turn=self._tick))
-        group.waiting[row.work.id] = row
+    def backlog(self) -> float:
+        """Predicted seconds of work that is accepted and not done."""
+        total = 0.0
+        for group in self._state.groups.values():
+            curve, cap = self.costs.step(group.shape), self._state.cap(group)
+            rows = min(cap, len(group))
+            each = curve.seconds(rows) / rows
+            total += float(group.rows.column("left").sum()) * each
+            total += len(group) * self.costs.decode(group.shape)
+        return total
 
-    def _observe(self, seconds_per_evaluation: float) -> None:
-        """A moving average over about the last twenty ticks."""
-        if self._seconds_per_evaluation == 0.0:
-            self._seconds_per_evaluation = seconds_per_evaluation
-        self._seconds_per_evaluation += 0.05 * (
-            seconds_per_evaluation - self._seconds_per_evaluation
-        )
 
-    def _drop_if_empty(self, group: Group) -> None:
-        if group.is_empty:
-            del self._state.groups[group.key]
+def _mode(name: str) -> BatchingMode:
+    if name not in MODES:
+        raise ConfigurationError(f"batching is {name!r}; it must be one of {', '.join(MODES)}")
+    return MODES[name]
+
+
+def _policy(name: str) -> str:
+    if name not in POLICIES:
+        raise ConfigurationError(f"policy is {name!r}; it must be one of {', '.join(POLICIES)}")
+    return name

@@ -1,98 +1,114 @@
-"""What the scheduler remembers: the queue and the running rows, by group."""
+"""What the scheduler remembers: the rows, by group, and what steps cost."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from chairlift.request import RowId
 from chairlift.scheduling.batch_key import BatchKey
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """A part of a row's way that it makes in one group."""
-
-    key: BatchKey
-    evaluations: int
-    """At least 1."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RowWork:
-    """What the scheduler knows of a row."""
-
-    id: RowId
-    legs: tuple[Leg, ...]
-    """In order; most rows have one. Between two legs a row changes its group."""
-    settings: Hashable
-    """Everything but prompt, seed and bookkeeping; what the ``dynamic`` mode compares."""
-    arrival: float
-    """Seconds, on the clock that is passed to the scheduler."""
-
-    @property
-    def evaluations(self) -> int:
-        """Denoiser evaluations until the row is done."""
-        return sum(leg.evaluations for leg in self.legs)
-
-
-@dataclass(slots=True)
-class Progress:
-    """A row and how far it has come."""
-
-    work: RowWork
-    done: int = 0
-    """Evaluations made."""
-    leg: int = 0
-    """The leg that it is on."""
-    left: int = 0
-    """Evaluations until the end of that leg."""
-
-    def __post_init__(self) -> None:
-        self.left = self.work.legs[self.leg].evaluations
-
-    @property
-    def key(self) -> BatchKey:
-        """Of the group that it is in."""
-        return self.work.legs[self.leg].key
-
-    @property
-    def remaining(self) -> int:
-        return self.work.evaluations - self.done
-
-    def advance(self) -> None:
-        """Count an evaluation; past the end of a leg that isn't the last, the next one begins."""
-        self.done += 1
-        self.left -= 1
-        if not self.left and self.remaining:
-            self.leg += 1
-            self.left = self.work.legs[self.leg].evaluations
+from chairlift.scheduling.costs import Costs, Shape
+from chairlift.scheduling.policies import SOFT_DEADLINE, Policy, View
+from chairlift.scheduling.roster import Roster
+from chairlift.scheduling.work import Progress
 
 
 @dataclass(slots=True)
 class Group:
-    """The rows of one batch key: those that wait for a slot, in the order in which they came, and
-    those that have one.
-    """
+    """The rows of one batch key, of which some have a slot."""
 
     key: BatchKey
+    shape: Shape
     last_turn: int
     """The number of ticks when the group last ran, or else when it was made."""
-    waiting: dict[RowId, Progress] = field(default_factory=dict)
-    running: dict[RowId, Progress] = field(default_factory=dict)
+    rows: Roster = field(default_factory=Roster)
+    aboard: dict[RowId, Progress] = field(default_factory=dict)
+    """Those that have a slot."""
 
-    @property
-    def is_empty(self) -> bool:
-        return not self.waiting and not self.running
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(kw_only=True, slots=True)
 class State:
     """All of it. A batching mode is a function of this and of the time."""
 
+    policy: Policy
+    costs: Costs
     max_batch_size: int
     """The most rows in one forward."""
+    fill_to_knee: bool
+    """Whether a forward takes no more rows than the knee of its shape."""
+    max_aboard: int
+    """The most rows that may have a slot in one group, running or paused."""
     batch_delay: float
     """Seconds that the head of the queue waits for company (``dynamic`` only)."""
     groups: dict[BatchKey, Group] = field(default_factory=dict)
     """Never holds an empty group."""
+    tick: int = 0
+    """How many there were."""
+    arrivals: int = 0
+    """How many rows there were."""
+    callers: dict[str, int] = field(default_factory=dict)
+    """The number of each."""
+    served: dict[int, float] = field(default_factory=dict)
+    """Seconds of the machine that each caller has had."""
+
+    def cap(self, group: Group) -> int:
+        """The most rows of ``group`` in one forward."""
+        if not self.fill_to_knee:
+            return self.max_batch_size
+        return self.costs.step(group.shape).knee(self.max_batch_size)
+
+    def view(self, group: Group, now: float) -> View:
+        """What the policy is told of ``group``."""
+        curve, cap = self.costs.step(group.shape), self.cap(group)
+        rows = min(cap, len(group.rows))
+        each, tick = curve.seconds(cap) / cap, curve.seconds(rows)
+        return View(
+            rows=group.rows,
+            now=now,
+            each=each,
+            tick=tick,
+            waste=max(0.0, tick / rows - each),
+            finish=self.costs.decode(group.shape),
+            served=self.served,
+        )
+
+    def add(self, row: Progress) -> None:
+        """A row waits for a slot in its group."""
+        work = row.work
+        group = self.groups.get(row.key)
+        if group is None:
+            group = self.groups[row.key] = Group(row.key, work.shape, last_turn=self.tick)
+        alone = self.costs.alone(work.shape, work.evaluations)
+        deadline = work.arrival + SOFT_DEADLINE * alone if work.deadline is None else work.deadline
+        if not row.number:
+            self.arrivals += 1
+            row.number = self.arrivals
+        values = {
+            "number": row.number,
+            "arrival": work.arrival,
+            "left": row.remaining,
+            "alone": alone,
+            "deadline": deadline,
+            "priority": work.priority,
+            "caller": self._caller(work.caller),
+        }
+        group.rows.add(row, [values[name] for name in Roster.COLUMNS])
+
+    def remove(self, group: Group, id: RowId) -> Progress:
+        """Take a row out of its group, and an empty group out of the state."""
+        row = group.rows.remove(id)
+        if group.aboard.pop(id, None):
+            row.aboard = False
+        if not group.rows:
+            del self.groups[group.key]
+        return row
+
+    def _caller(self, name: str) -> int:
+        """Who comes anew has had as much as whoever has had least, not nothing since ever."""
+        if name not in self.callers:
+            self.callers[name] = len(self.callers)
+            waiting = [self.served.get(number, 0.0) for number in self.callers.values()]
+            self.served[self.callers[name]] = min(waiting, default=0.0)
+        return self.callers[name]

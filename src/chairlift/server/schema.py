@@ -21,8 +21,6 @@ _WITHOUT_MEANING = (
     "background",
     "moderation",
     "input_fidelity",
-    "priority",
-    "deadline_ms",
 )
 
 
@@ -77,8 +75,10 @@ class ImageGenerationBody(BaseModel):
         None, description="Image i uses seed + i; -1 or none means random. The answer names it."
     )
     sampler: str | None = Field(None, description="One of the model's samplers.")
-    priority: int | None = Field(None, description="No effect yet.")
-    deadline_ms: float | None = Field(None, description="No effect yet.")
+    priority: int | None = Field(None, description="-10 to 10; higher goes first.")
+    deadline_ms: float | None = Field(
+        None, description="By when the pictures are wanted, in milliseconds from acceptance."
+    )
 
     quality: str | None = Field(None, description="Accepted, no effect.")
     style: str | None = Field(None, description="Accepted, no effect.")
@@ -86,8 +86,9 @@ class ImageGenerationBody(BaseModel):
     moderation: str | None = Field(None, description="Accepted, no effect.")
     input_fidelity: str | None = Field(None, description="Accepted, no effect.")
 
-    def to_request(self, card: ModelCard, id: str) -> GenerationRequest:
-        """The request, with the model's defaults filled in.
+    def to_request(self, card: ModelCard, id: str, caller: str = "") -> GenerationRequest:
+        """The request, with the model's defaults filled in. ``user`` says whose it is, or else
+        ``caller``.
 
         Raises:
             InvalidRequest: A value is out of bounds, or the model makes videos.
@@ -125,6 +126,9 @@ class ImageGenerationBody(BaseModel):
             n=1 if self.n is None else self.n,
             output_format=self.output_format,
             output_compression=90 if self.output_compression is None else self.output_compression,
+            deadline_ms=self.deadline_ms,
+            priority=self.priority or 0,
+            caller=self.user or caller,
         )
 
     def warnings(self) -> list[str]:
