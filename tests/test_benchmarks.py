@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.steps import Shape, main
+from benchmarks.steps import main
+from chairlift.profiler import ShapeCosts
 from tests.builders import save_tiny_stable_diffusion
 
 
@@ -41,4 +42,4 @@ def test_steps_writes_cost_tables(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_the_knee_is_the_last_count_that_made_a_row_cheaper(
     seconds: dict[int, float], knee: int
 ) -> None:
-    assert Shape(width=512, height=512, frames=1, step_seconds=seconds).knee == knee
+    assert ShapeCosts(width=512, height=512, frames=1, step_seconds=seconds).knee == knee

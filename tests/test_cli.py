@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 import chairlift
+from chairlift.scheduling.costs import Costs
 from tests.builders import save_tiny_stable_diffusion
 from tests.running import GENERATIONS, LONG, PATIENCE_SECONDS, wait_until
 
@@ -288,3 +289,47 @@ def test_no_worker_outlives_a_killed_server(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         server.wait_until_ready()
         assert server.end(signal.SIGKILL) == (-signal.SIGKILL, "")
+
+
+# ---------------------------------------------------------------------- profile
+
+
+def test_profile_writes_a_cost_table_that_serve_takes(tmp_path: Path) -> None:
+    table, plot = tmp_path / "cost.json", tmp_path / "cost.png"
+    measure = ["--size", "64x64", "--size", "32x64", "--rows", "1,2", "--repeats", "1"]
+    done = run("profile", "fake", *measure, "-o", str(table), "--plot", str(plot))
+    assert done.returncode == 0, done.stderr
+    shapes = json.loads(table.read_text())["shapes"]
+    assert [(shape["width"], shape["height"]) for shape in shapes] == [(64, 64), (32, 64)]
+    assert list(shapes[0]["step_seconds"]) == ["1", "2"]
+    with Image.open(plot) as picture:
+        assert picture.size[0] > 300
+    assert "64x64: the knee is" in done.stderr
+    Costs(json.loads(table.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "1,two"], "is not a list of whole numbers from 1 on"),
+        (["--size", "33x33"], "each side must be a multiple of 8, the nearest is 32x32"),
+    ],
+)
+def test_a_wrong_profile_is_refused(arguments: list[str], message: str) -> None:
+    done = run("profile", "fake", *arguments)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--policy", "magic"], "policy is 'magic'; it must be one of balanced"),
+        (["--costs", "/nowhere.json"], "the cost table /nowhere.json can't be read"),
+        (["--lora", "sketch"], "'sketch' is not NAME=PATH"),
+    ],
+)
+def test_a_wrong_option_of_serve_is_refused(arguments: list[str], message: str) -> None:
+    done = run("serve", "fake", "--port", "0", *arguments)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())

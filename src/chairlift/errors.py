@@ -9,7 +9,7 @@
     * InvalidApiKey (401)
     * UnknownModel (404)
     * PayloadTooLarge (413)
-    * QueueFull (429)
+    * QueueFull, DeadlineUnattainable (429)
     * RequestCancelled (499)
     * GenerationFailed (500)
       * ScheduleFailed, EncodeFailed, StepFailed, DecodeFailed, NumericalError, EngineCrash
@@ -100,6 +100,14 @@ class QueueFull(RequestError):
     status = 429
     type = "rate_limit_error"
     code = "queue_full"
+
+
+class DeadlineUnattainable(RequestError):
+    """By all predictions the pictures can't be there when the caller wants them."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "deadline_unattainable"
 
 
 class RequestCancelled(RequestError):

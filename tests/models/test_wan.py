@@ -477,7 +477,9 @@ def test_a_size_that_the_stock_pipeline_refuses_is_refused(
 
 
 def test_the_shipped_configs_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At full size, on the meta device: shapes and types, and no memory."""
+    """At full size, on the meta device: shapes and types, no memory, and nothing that a forward
+    would wait for on the host.
+    """
     source = find_model("wan2.1-t2v-1.3b", LoadFormat.DUMMY)
     meta, classes = torch.device("meta"), Wan.classes
     adapter = Wan(

@@ -261,15 +261,23 @@ def test_random_weights_run(folder: Path, tmp_path: Path, dtype: str) -> None:
 
 
 def test_the_shipped_configs_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At full size, on the meta device: shapes and types, and no memory."""
+    """At full size, on the meta device: shapes and types, no memory, and nothing that a forward
+    would wait for on the host.
+    """
     source = find_model("z-image-turbo", LoadFormat.DUMMY)
     meta, classes = torch.device("meta"), ZImage.classes
     adapter = ZImage(
         load_checkpoint(source, classes, meta, torch.bfloat16, lambda *_: None, offload=False)
     )
     # How many tokens are kept can't be told without data.
-    text = Conditioning(sequences={"text": torch.zeros(40, 2560, dtype=torch.bfloat16)})
-    monkeypatch.setattr(adapter, "encode_texts", lambda texts: [text] * len(texts))
+    monkeypatch.setattr(
+        adapter,
+        "encode_texts",
+        lambda texts: [
+            Conditioning(sequences={"text": torch.zeros(40 if text else 9, 2560).bfloat16()})
+            for text in texts
+        ],
+    )
     defaults, limits = adapter.card.defaults, adapter.card.limits
     assert (defaults.width, defaults.height, defaults.steps) == (1024, 1024, 8)
     assert (limits.size_multiple, limits.max_side) == (16, 512 * 16)

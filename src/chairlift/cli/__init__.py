@@ -12,6 +12,7 @@ from rich.text import Text
 import chairlift
 from chairlift.cli.generate import generate
 from chairlift.cli.options import console
+from chairlift.cli.profile import profile
 from chairlift.cli.serve import serve
 from chairlift.errors import ChairliftError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(generate)
+app.command()(profile)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
@@ -38,6 +38,10 @@ def serve(
     policy: Annotated[
         str, typer.Option(help=f"In which order continuous serves: {', '.join(POLICY_NAMES)}.")
     ] = DEFAULT_POLICY,
+    admission: Annotated[
+        Literal["all", "strict"],
+        typer.Option(help="strict refuses what can't meet its deadline_ms."),
+    ] = "all",
     costs: Annotated[
         str | None, typer.Option(metavar="FILE", help="A cost table of chairlift profile.")
     ] = None,
@@ -88,6 +92,7 @@ def serve(
                 batching=batching,
                 policy=policy,
                 costs=costs,
+                strict=admission == "strict",
                 max_batch_size=parse_max_batch_size(max_batch_size),
                 batch_delay=_parse_delay(batch_delay_ms),
             ),

@@ -32,6 +32,7 @@ from chairlift.engine.messages import (
     FromEngine,
     Loading,
     Ready,
+    SetPolicy,
     StartFailed,
     Submit,
     ToEngine,
@@ -155,6 +156,16 @@ class EngineClient:
         answer.add_done_callback(lambda done: self._forget(request.id, done))
         self._post(Submit(request=request))
         return answer
+
+    def set_policy(self, name: str) -> None:
+        """Serve in the order of this policy from the next tick on, also in workers to come."""
+        self._config = msgspec.structs.replace(self._config, policy=name)
+        self._post(SetPolicy(name=name))
+
+    @property
+    def policy(self) -> str:
+        """In which order requests are served."""
+        return self._config.policy
 
     def _forget(self, request_id: str, answer: asyncio.Future[Finished]) -> None:
         del self._pending[request_id]

@@ -33,6 +33,7 @@ class _Entry:
 
     request: GenerationRequest
     rows: dict[RowId, _RowEntry]
+    eta_s: float = 0.0
 
 
 class Ledger:
@@ -60,6 +61,14 @@ class Ledger:
             row: _RowEntry(evaluations, entered={Status.WAITING: now}) for row in request.row_ids
         }
         self._entries[request.id] = _Entry(request, rows)
+
+    def predict(self, request_id: str, eta_s: float) -> None:
+        """Remember in how many seconds a request is predicted to be done."""
+        self._entries[request_id].eta_s = eta_s
+
+    def eta(self, request_id: str) -> float:
+        """What was predicted when the request was accepted."""
+        return self._entries[request_id].eta_s
 
     def evaluations(self, row: RowId) -> int:
         """How often the denoiser is evaluated for this row."""

@@ -23,13 +23,20 @@ from chairlift.engine.messages import (
     Finished,
     FromEngine,
     Rider,
+    SetPolicy,
     Stop,
     Submit,
     Tick,
     ToEngine,
 )
 from chairlift.engine.runner import Runner, RunResult
-from chairlift.errors import DecodeFailed, RequestCancelled, RequestError, ScheduleFailed
+from chairlift.errors import (
+    DeadlineUnattainable,
+    DecodeFailed,
+    RequestCancelled,
+    RequestError,
+    ScheduleFailed,
+)
 from chairlift.models.adapter import Adapter
 from chairlift.request import GenerationRequest, RowId, Status
 from chairlift.scheduling.costs import Shape
@@ -60,6 +67,7 @@ class Loop:
         scheduler: Chooses the rows of every tick.
         sink: Called with everything that the engine has to say, on the loop's thread. It must
             not block.
+        strict: Refuse requests that are predicted to miss their deadline.
     """
 
     def __init__(
@@ -67,9 +75,11 @@ class Loop:
         adapter: Adapter,
         scheduler: Scheduler,
         sink: Callable[[FromEngine], None],
+        strict: bool = False,
     ) -> None:
         self._scheduler = scheduler
         self._sink = sink
+        self._strict = strict
         self._mailbox: queue.SimpleQueue[ToEngine | ImageDone] = queue.SimpleQueue()
         self._ledger = Ledger()
         self._runner = Runner(adapter, scheduler.max_aboard)
@@ -124,6 +134,8 @@ class Loop:
                     self._end(request_id, RequestCancelled("the request was cancelled"))
             case ImageDone(row=row, outcome=outcome):
                 self._image_done(row, outcome)
+            case SetPolicy(name=name):
+                self._scheduler.set_policy(name)
             case Stop():
                 self._stopped = True
 
@@ -149,6 +161,21 @@ class Loop:
             )
             for row in request.row_ids
         )
+        self._predict(request, now)
+
+    def _predict(self, request: GenerationRequest, now: float) -> None:
+        """Say by when a request will be done, and refuse it if that is too late and it matters."""
+        eta = max(self._scheduler.predict(row, now) for row in request.row_ids)
+        self._ledger.predict(request.id, eta)
+        if self._strict and request.deadline is not None and eta > request.deadline:
+            self._end(
+                request.id,
+                DeadlineUnattainable(
+                    f"deadline_ms is {request.deadline * 1000:.0f}; the pictures are predicted in "
+                    f"{eta * 1000:.0f} ms",
+                    param="deadline_ms",
+                ),
+            )
 
     # ------------------------------------------------------------------ a tick
 
@@ -207,8 +234,11 @@ class Loop:
         if isinstance(outcome, RequestError):
             self._end(row.request_id, outcome)
         elif self._ledger.finish(row, outcome, time.monotonic()):
+            eta = self._ledger.eta(row.request_id)
             images, timings = self._ledger.close(row.request_id)
-            self._sink(Finished(request_id=row.request_id, images=images, timings=timings))
+            self._sink(
+                Finished(request_id=row.request_id, images=images, timings=timings, eta_s=eta)
+            )
 
     def _end(self, request_id: str, error: RequestError) -> None:
         """End a request without pictures, wherever its rows are."""

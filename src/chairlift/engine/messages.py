@@ -28,6 +28,12 @@ class Cancel(Message, frozen=True):
     request_id: str
 
 
+class SetPolicy(Message, frozen=True):
+    """Serve in the order of this policy from the next tick on."""
+
+    name: str
+
+
 class Stop(Message, frozen=True):
     """End the process as soon as the running tick is over."""
 
@@ -71,6 +77,8 @@ class Finished(Message, frozen=True):
     images: list[bytes]
     """One file for each row, in order."""
     timings: Timings
+    eta_s: float = 0.0
+    """What was predicted at acceptance for ``total_s``."""
 
 
 class Failed(Message, frozen=True):
@@ -110,7 +118,7 @@ class Activity(Message, frozen=True):
     backlog_seconds: float
 
 
-ToEngine = Submit | Cancel | Stop
+ToEngine = Submit | Cancel | SetPolicy | Stop
 FromEngine = Loading | Ready | StartFailed | Finished | Failed | Activity
 
 encode = msgspec.msgpack.Encoder().encode

@@ -117,7 +117,7 @@ def run(config: WorkerConfig) -> int:
         courier.send(StartFailed(reason=str(error)))
         courier.close()
         return CANT_START
-    loop = Loop(adapter, scheduler, courier.send)
+    loop = Loop(adapter, scheduler, courier.send, strict=config.strict)
     threading.Thread(target=courier.carry, args=(loop,), name="courier", daemon=True).start()
     courier.send(Ready(card=adapter.card))
     loop.run()

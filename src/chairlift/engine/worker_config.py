@@ -29,6 +29,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = DEFAULT_POLICY
     costs: str | None = None
     """Path of a cost table; without one, costs are learned from nothing."""
+    strict: bool = False
+    """Whether requests that can't meet their deadline are refused."""
     max_batch_size: int | None = None
     """None fills forwards to the knee."""
     batch_delay: float = 0.0

@@ -107,7 +107,7 @@ def random_network(folder: Path, cls: Any, device: torch.device, dtype: torch.dt
     """
     with _made_on(device, dtype):
         if issubclass(cls, PreTrainedModel):
-            return cls._from_config(cls.config_class.from_pretrained(folder))
+            return cls._from_config(cls.config_class.from_pretrained(folder), dtype=dtype)
         return cls.from_config(cls.load_config(folder))
 
 

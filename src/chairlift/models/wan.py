@@ -61,7 +61,7 @@ class Wan(Family):
         self._text_encoder = parts["text_encoder"]
         self._vae = parts["vae"]
         self._boundary = _find_boundary(checkpoint)
-        self._network = (parts["transformer"] or parts["transformer_2"]).config
+        self._config = (parts["transformer"] or parts["transformer_2"]).config
         self._mean, self._inverse_std = self._latent_statistics()
         experts = checkpoint.source.index.get("boundary_ratio") is not None
         self.card = self.create_card(
@@ -75,7 +75,7 @@ class Wan(Family):
         """That of the denoiser for high noise; see :meth:`legs`."""
         frames = (request.frames - 1) // self._vae.config.scale_factor_temporal + 1
         scale = self._vae.config.scale_factor_spatial
-        shape = (self._network.in_channels, frames, request.height // scale, request.width // scale)
+        shape = (self._config.in_channels, frames, request.height // scale, request.width // scale)
         return BatchKey(self.denoisers[0], shape, "text")
 
     def legs(self, request: GenerationRequest, schedule: Schedule) -> tuple[Leg, ...]:
@@ -163,8 +163,8 @@ class Wan(Family):
             self._vae.config.scale_factor_spatial,
             self._vae.config.scale_factor_temporal,
         )
-        patch_frames, *patch = self._network.patch_size
-        positions = self._network.rope_max_seq_len
+        patch_frames, *patch = self._config.patch_size
+        positions = self._config.rope_max_seq_len
         return Limits(
             size_multiple=math.lcm(STOCK_MULTIPLE, *(scale * side for side in patch)),
             max_pixels=MAX_PIXELS,

@@ -14,10 +14,12 @@ from chairlift.errors import ConfigurationError
 
 UNKNOWN_SECONDS = 0.1
 """Of anything before it was measured. Only its ratios matter, and not for long."""
-WORTH_A_ROW = 0.05
-"""The share by which another row must make each row cheaper, to be worth a larger batch."""
+NEAR_THE_BEST = 0.03
+"""At the knee, a row costs at most this share more than it could in any larger batch."""
 NEW_WEIGHT = 0.1
 """Of a tick beside what was known."""
+KNEE_EVERY = 32
+"""Measurements after which the knee is looked for again."""
 EVIDENCE = 3
 """Ticks of a size before the cheapest of them counts: the first ones allocate and compile."""
 
@@ -47,6 +49,8 @@ class Curve:
         self._points = dict(sorted((points or {}).items()))
         self._rows = list(self._points)
         self._early: dict[int, list[float]] = {}
+        self._knees: dict[int, int] = {}
+        self._observations = 0
 
     @property
     def points(self) -> Mapping[int, float]:
@@ -67,20 +71,26 @@ class Curve:
         return max(self._points[b] + slope * (rows - b), 0.1 * self._points[self._rows[0]])
 
     def knee(self, most: int) -> int:
-        """The number of rows, of at most ``most``, past which another one doesn't make a row
+        """The number of rows, of at most ``most``, past which another one hardly makes a row
         cheaper. Numbers past the last one that was measured are held to be worth trying.
         """
+        if most not in self._knees:
+            self._knees[most] = self._find_knee(most)
+        return self._knees[most]
+
+    def _find_knee(self, most: int) -> int:
         if not self._rows or self._rows[-1] == 1:
             return most
-        knee, cheapest = 1, self.seconds(1)
-        for rows in range(2, min(most, self._rows[-1]) + 1):
-            each = self.seconds(rows) / rows
-            if each < cheapest * (1 - WORTH_A_ROW):
-                knee, cheapest = rows, each
-        return most if knee == self._rows[-1] else min(knee, most)
+        each = [self.seconds(rows) / rows for rows in range(1, min(most, self._rows[-1]) + 1)]
+        good_enough = min(each) * (1 + NEAR_THE_BEST)
+        knee = next(rows for rows, seconds in enumerate(each, 1) if seconds <= good_enough)
+        return most if knee == self._rows[-1] else knee
 
     def observe(self, rows: int, seconds: float) -> None:
         """Learn from one measurement."""
+        self._observations += 1
+        if self._observations % KNEE_EVERY == 0:
+            self._knees.clear()
         if rows in self._points:
             self._points[rows] += NEW_WEIGHT * (seconds - self._points[rows])
             return
@@ -90,6 +100,7 @@ class Curve:
             self._points[rows] = min(early)
             self._points = dict(sorted(self._points.items()))
             self._rows = list(self._points)
+            self._knees.clear()
 
 
 class Costs:
@@ -114,7 +125,7 @@ class Costs:
                 self._step[shape] = _curve(entry["step_seconds"])
                 self._encode[shape] = _curve(entry.get("encode_seconds", {}))
                 self._decode[shape] = _curve(entry.get("decode_seconds", {}))
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise ConfigurationError(f"cost table: shape {number}: {error!r}") from None
 
     @property

@@ -16,7 +16,7 @@ from chairlift.errors import ConfigurationError
 from chairlift.request import RowId
 from chairlift.scheduling.batching import MODES, BatchingMode
 from chairlift.scheduling.costs import Costs
-from chairlift.scheduling.names import DEFAULT_POLICY
+from chairlift.scheduling.names import DEFAULT_POLICY, check_policy
 from chairlift.scheduling.plan import Plan, Snapshot, TickResult
 from chairlift.scheduling.policies import POLICIES
 from chairlift.scheduling.state import State
@@ -70,7 +70,7 @@ class Scheduler:
         self.costs = Costs() if costs is None else costs
         self._choose = _mode(batching)
         self._state = State(
-            policy=POLICIES[_policy(policy)],
+            policy=POLICIES[check_policy(policy)],
             costs=self.costs,
             max_batch_size=max_batch_size,
             fill_to_knee=fill_to_knee,
@@ -84,7 +84,7 @@ class Scheduler:
         Raises:
             ConfigurationError: There is no such policy.
         """
-        self._state.policy = POLICIES[_policy(name)]
+        self._state.policy = POLICIES[check_policy(name)]
 
     def submit(self, rows: Iterable[RowWork]) -> None:
         """Append rows to the queue, in this order."""
@@ -147,6 +147,22 @@ class Scheduler:
                 len(plan.running), result.seconds - result.encode_seconds
             )
 
+    def predict(self, id: RowId, now: float) -> float:
+        """Predicted seconds from ``now`` until this row, which must be here, is done: the work of
+        all rows that the policy ranks no later, as if nobody came any more.
+        """
+        groups = list(self._state.groups.values())
+        views = [self._state.view(group, now) for group in groups]
+        all_ranks = self._state.policy(views)
+        own = next(index for index, group in enumerate(groups) if id in group.rows)
+        rank = all_ranks[own][groups[own].rows.place(id)]
+        ahead = [
+            float(view.rows.column("left")[ranks <= rank].sum()) * view.each
+            for view, ranks in zip(views, all_ranks, strict=True)
+        ]
+        together = groups[own].rows[id].remaining * views[own].tick
+        return sum(ahead) - ahead[own] + max(ahead[own], together) + views[own].finish
+
     def snapshot(self) -> Snapshot:
         groups = self._state.groups.values()
         return Snapshot(
@@ -171,9 +187,3 @@ def _mode(name: str) -> BatchingMode:
     if name not in MODES:
         raise ConfigurationError(f"batching is {name!r}; it must be one of {', '.join(MODES)}")
     return MODES[name]
-
-
-def _policy(name: str) -> str:
-    if name not in POLICIES:
-        raise ConfigurationError(f"policy is {name!r}; it must be one of {', '.join(POLICIES)}")
-    return name

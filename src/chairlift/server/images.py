@@ -46,7 +46,8 @@ async def generate_images(body: ImageGenerationBody, request: Request) -> Respon
         timings=finished.timings,
         warnings=[*body.warnings(), *generation.warnings],
     )
-    return Response(msgspec.json.encode(result), media_type="application/json")
+    eta = {"X-Chairlift-Eta": f"{finished.eta_s:.3f}"}
+    return Response(msgspec.json.encode(result), media_type="application/json", headers=eta)
 
 
 def _admit(state: ServerState, body: ImageGenerationBody) -> GenerationRequest:

@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 import chairlift
 from chairlift.engine.messages import Activity
-from chairlift.errors import Unavailable
+from chairlift.errors import InvalidRequest, Unavailable
+from chairlift.scheduling.names import POLICY_NAMES
 from chairlift.server.state import state_of
 
 UNREAD_REPORTS = 100
@@ -29,6 +31,32 @@ async def models(request: Request) -> dict[str, Any]:
     model = {"object": "model", "created": 0, "owned_by": "chairlift"}
     size = {"parameters": card.parameters}
     return {"object": "list", "data": [model | size | msgspec.to_builtins(card)]}
+
+
+class PolicyBody(BaseModel):
+    """In which order requests are served."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    policy: str
+
+
+@router.get("/v1/policy")
+async def policy(request: Request) -> PolicyBody:
+    """The policy in force."""
+    return PolicyBody(policy=state_of(request).client.policy)
+
+
+@router.put("/v1/policy")
+async def set_policy(body: PolicyBody, request: Request) -> PolicyBody:
+    """Serve in another order from the next tick on."""
+    if body.policy not in POLICY_NAMES:
+        raise InvalidRequest(
+            f"policy is {body.policy!r}; it must be one of {', '.join(POLICY_NAMES)}",
+            param="policy",
+        )
+    state_of(request).client.set_policy(body.policy)
+    return body
 
 
 @router.get("/health")

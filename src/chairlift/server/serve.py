@@ -16,7 +16,9 @@ from chairlift.engine.messages import Loading, Ready
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.errors import ConfigurationError
 from chairlift.models.source import FAKE_NAME, LoadFormat, find_local_model, is_hub_id
+from chairlift.scheduling.names import check_policy
 from chairlift.server.app import create_app
+from chairlift.tables import load_costs
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BACKLOG = 2048
@@ -56,6 +58,8 @@ def serve(
         ConfigurationError: The port is in use, or the model can't be loaded.
     """
     _check_model(config.worker.model, LoadFormat(config.worker.load_format))
+    load_costs(config.worker.costs)
+    check_policy(config.worker.policy)
     # It is cancelled by a signal that comes before requests are taken.
     with bind(config.host, config.port) as listening, suppress(asyncio.CancelledError):
         asyncio.run(_serve(config, listening, on_loading, on_ready))

@@ -1,0 +1,157 @@
+"""Measures what steps cost here: seconds of a tick by size and number of rows.
+
+The engine's own runner takes the steps, guidance included, as the model's defaults have it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from chairlift.engine.runner import Runner
+from chairlift.models.adapter import Adapter
+from chairlift.request import GenerationRequest, Prompt, RowId
+from chairlift.scheduling.costs import Curve
+from chairlift.scheduling.plan import Plan
+from chairlift.validation import create_request
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShapeCosts:
+    """One size of one model."""
+
+    width: int
+    height: int
+    frames: int
+    step_seconds: dict[int, float] = field(default_factory=dict)
+    """By number of rows."""
+    encode_seconds: dict[int, float] = field(default_factory=dict)
+    decode_seconds: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def knee(self) -> int:
+        """The last number of rows that made a row cheaper."""
+        return Curve(self.step_seconds).knee(max(self.step_seconds))
+
+    def table(self) -> dict[str, Any]:
+        """As a part of a cost table."""
+        sides = {"width": self.width, "height": self.height, "frames": self.frames}
+        names = ("step_seconds", "encode_seconds", "decode_seconds")
+        seconds = {
+            name: {str(rows): round(value, 6) for rows, value in getattr(self, name).items()}
+            for name in names
+        }
+        return sides | seconds | {"knee": self.knee}
+
+
+class Profiler:
+    """Measures one model.
+
+    Args:
+        adapter: Loaded.
+        repeats: How often each thing is measured; the median counts.
+        report: Told what was measured, a line at a time.
+    """
+
+    def __init__(
+        self, adapter: Adapter, repeats: int, report: Callable[[str], object] = lambda line: None
+    ) -> None:
+        self._adapter = adapter
+        self._repeats = repeats
+        self._report = report
+
+    def table(self, shapes: Sequence[ShapeCosts], source: str) -> dict[str, Any]:
+        """The cost table of what was measured."""
+        return {
+            "model": self._adapter.card.id,
+            "device": describe_device(self._adapter.device),
+            "dtype": self._adapter.card.dtype,
+            "counts": "rows",
+            "source": source,
+            "shapes": [shape.table() for shape in shapes],
+        }
+
+    def measure(self, width: int, height: int, row_counts: Iterable[int]) -> ShapeCosts:
+        """One size, at as many rows as fit into memory.
+
+        Raises:
+            InvalidRequest: The model doesn't take this size.
+        """
+        frames = self._adapter.card.defaults.frames
+        shape = ShapeCosts(width=width, height=height, frames=frames)
+        for rows in row_counts:
+            try:
+                shape.step_seconds[rows] = self.step_seconds(width, height, rows)
+            except torch.OutOfMemoryError:
+                self._report(f"{rows} rows of {width}x{height} don't fit into memory")
+                break
+            seconds = shape.step_seconds[rows]
+            self._report(f"{rows} rows of {width}x{height}: {seconds:.4f} s a step")
+            if rows <= self._adapter.max_decode_rows:
+                shape.decode_seconds[rows] = self.decode_seconds(width, height, rows)
+        shape.encode_seconds[1] = self.encode_seconds()
+        return shape
+
+    def step_seconds(self, width: int, height: int, rows: int) -> float:
+        """A tick of this many rows that are all aboard."""
+        runner = Runner(self._adapter, rows)
+        requests = {
+            str(row): self._request(str(row), width, height, self._repeats + 3)
+            for row in range(rows)
+        }
+        ids = tuple(RowId(id, 0) for id in requests)
+        key = runner.legs(requests["0"])[0].key
+        joining = Plan(key=key, joining=ids, running=ids)
+        self._run(lambda: runner.run(joining, requests))
+        plan = Plan(key=key, running=ids)
+        self._run(lambda: runner.run(plan, requests))
+        return median(self._run(lambda: runner.run(plan, requests)) for _ in range(self._repeats))
+
+    def decode_seconds(self, width: int, height: int, rows: int) -> float:
+        """Latents to pixels on the host."""
+        shape = self._adapter.batch_key(self._request("x", width, height, 1)).latent_shape
+        latents = torch.randn(rows, *shape, device=self._adapter.device)
+        decode = lambda: self._adapter.decode(latents).cpu()  # noqa: E731
+        self._run(decode)
+        return median(self._run(decode) for _ in range(max(1, self._repeats // 3)))
+
+    def encode_seconds(self) -> float:
+        """One prompt of some length."""
+        encode = lambda: self._adapter.encode([Prompt("a red cabin at night " * 10)])  # noqa: E731
+        self._run(encode)
+        return median(self._run(encode) for _ in range(max(1, self._repeats // 3)))
+
+    def _request(self, id: str, width: int, height: int, steps: int) -> GenerationRequest:
+        return create_request(
+            self._adapter.card,
+            id=id,
+            prompt=f"a red cabin at night, number {id}",
+            width=width,
+            height=height,
+            steps=max(steps, 10),
+            sampler="euler",
+            seed=1,
+        )
+
+    def _run(self, work: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        work()
+        if self._adapter.device.type == "cuda":
+            torch.cuda.synchronize(self._adapter.device)
+        return time.perf_counter() - start
+
+
+def describe_device(device: torch.device) -> str:
+    """The hardware and the version of torch, in a line."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return f"{name}, torch {torch.__version__}"

@@ -1,0 +1,58 @@
+"""What the engine predicts at acceptance, and whom it refuses for it."""
+
+from __future__ import annotations
+
+from chairlift.engine.loop import Loop
+from chairlift.engine.messages import Failed, Finished, FromEngine, SetPolicy, Submit
+from chairlift.models.fake import FakeModel
+from chairlift.scheduling.scheduler import Scheduler
+from tests.builders import a_request
+
+
+def run(strict: bool, **settings: object) -> tuple[list[Finished], list[Failed]]:
+    """A first request teaches what steps cost, a second has the settings."""
+    said: list[FromEngine] = []
+    loop = Loop(FakeModel(step_seconds=0.005), Scheduler(), said.append, strict=strict)
+    for request in (a_request("first"), a_request("second", **settings)):
+        loop.send(Submit(request=request))
+        while request.id not in {
+            message.request_id for message in said if isinstance(message, Finished | Failed)
+        }:
+            loop.turn()
+    finished = [message for message in said if isinstance(message, Finished)]
+    return finished, [message for message in said if isinstance(message, Failed)]
+
+
+def test_a_request_that_can_not_make_its_deadline_is_refused_with_the_predicted_time() -> None:
+    finished, [refused] = run(True, deadline_ms=2, steps=50)
+    assert [message.request_id for message in finished] == ["first"]
+    assert (refused.code, refused.param) == ("deadline_unattainable", "deadline_ms")
+    assert refused.message.startswith("deadline_ms is 2; the pictures are predicted in ")
+    assert 100 < float(refused.message.split()[-2]) < 10_000
+
+
+def test_one_that_can_is_not() -> None:
+    finished, refused = run(True, deadline_ms=60_000, steps=50)
+    assert len(finished) == 2
+    assert refused == []
+
+
+def test_without_strict_admission_it_is_late() -> None:
+    finished, refused = run(False, deadline_ms=2, steps=50)
+    assert len(finished) == 2
+    assert refused == []
+
+
+def test_the_prediction_comes_with_the_pictures() -> None:
+    [_, second], _ = run(False, steps=50)
+    assert 0.1 < second.eta_s < 10
+
+
+def test_the_policy_may_be_changed_by_a_message() -> None:
+    scheduler = Scheduler()
+    loop = Loop(FakeModel(), scheduler, lambda message: None)
+    changed: list[str] = []
+    scheduler.set_policy = changed.append  # type: ignore[method-assign]
+    loop.send(SetPolicy(name="srpt"))
+    loop.turn()
+    assert changed == ["srpt"]

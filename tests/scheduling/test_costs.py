@@ -1,0 +1,114 @@
+"""What steps cost: read from a table, guessed, learned; and the knee."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chairlift.errors import ConfigurationError
+from chairlift.scheduling.costs import Costs, Curve, Shape
+
+SMALL = {1: 0.167, 2: 0.183, 3: 0.186, 4: 0.240, 8: 0.425, 16: 0.832}
+LARGE = {1: 0.243, 2: 0.474, 3: 0.711}
+"""Published seconds of a step of Qwen-Image at 512x512 and at 1024x1024."""
+
+
+def table(**shape: Any) -> dict[str, Any]:
+    whole = {"width": 512, "height": 512, "frames": 1, "step_seconds": {"1": 0.5, "4": 1.0}}
+    return {"shapes": [whole | shape]}
+
+
+def test_seconds_lie_on_the_line_between_two_measurements_and_past_the_last() -> None:
+    curve = Curve({1: 1.0, 2: 1.5, 4: 3.5})
+    assert [curve.seconds(rows) for rows in (1, 2, 3, 4, 5, 8)] == [1.0, 1.5, 2.5, 3.5, 4.5, 7.5]
+
+
+def test_one_measurement_says_nothing_of_sharing() -> None:
+    assert [Curve({2: 1.0}).seconds(rows) for rows in (1, 2, 6)] == [0.5, 1.0, 3.0]
+
+
+@pytest.mark.parametrize(("points", "knee"), [(SMALL, 8), (LARGE, 1)])
+def test_the_knee_is_where_a_row_is_hardly_cheaper_in_any_larger_batch(
+    points: dict[int, float], knee: int
+) -> None:
+    assert Curve(points).knee(32) == knee
+
+
+@pytest.mark.parametrize("points", [{}, {1: 0.2}, {1: 0.2, 2: 0.2}, {1: 0.2, 8: 0.3}])
+def test_what_was_never_tried_is_held_to_be_worth_it(points: dict[int, float]) -> None:
+    assert Curve(points).knee(32) == 32
+
+
+def test_the_knee_is_within_what_is_allowed() -> None:
+    assert Curve(SMALL).knee(4) == 4
+    assert Curve(LARGE).knee(4) == 1
+
+
+def test_the_first_ticks_of_a_size_are_not_believed_one_by_one() -> None:
+    curve = Curve({1: 1.0, 4: 2.0})
+    curve.observe(2, 60.0)  # It compiles.
+    curve.observe(2, 1.3)
+    assert curve.seconds(2) == pytest.approx(4 / 3)
+    curve.observe(2, 1.4)
+    assert curve.seconds(2) == 1.3
+
+
+def test_ticks_refine_what_a_table_says() -> None:
+    curve = Curve({1: 1.0})
+    for _ in range(100):
+        curve.observe(1, 2.0)
+    assert curve.seconds(1) == pytest.approx(2.0, rel=1e-3)
+
+
+def test_a_curve_that_learns_finds_its_knee() -> None:
+    curve = Curve()
+    for rows in (1, 4, 16, 32):
+        for _ in range(40):
+            curve.observe(rows, 0.1 * max(rows, 4))
+    assert curve.knee(32) == 4
+
+
+@given(st.dictionaries(st.integers(1, 64), st.floats(1e-4, 1e3), min_size=1), st.integers(1, 64))
+def test_seconds_are_positive_whatever_was_measured(points: dict[int, float], rows: int) -> None:
+    assert Curve(points).seconds(rows) > 0
+    assert 1 <= Curve(points).knee(rows) <= rows
+
+
+def test_a_shape_that_is_not_known_costs_what_the_nearest_costs_a_pixel() -> None:
+    costs = Costs(table())
+    assert costs.step(Shape(512, 1024)).seconds(1) == 1.0
+    assert costs.step(Shape(512, 512)).seconds(1) == 0.5
+
+
+def test_what_is_learned_of_one_shape_does_not_change_another() -> None:
+    costs = Costs(table())
+    for _ in range(50):
+        costs.step(Shape(512, 1024)).observe(1, 9.0)
+    assert costs.step(Shape(512, 512)).seconds(1) == 0.5
+
+
+def test_a_row_alone_is_encoded_stepped_and_decoded() -> None:
+    costs = Costs(table(encode_seconds={"1": 0.1}, decode_seconds={"1": 0.2}))
+    assert costs.alone(Shape(512, 512), 10) == pytest.approx(5.3)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({}, "it has no shapes"),
+        ({"shapes": []}, "it has no shapes"),
+        ({"shapes": [{}]}, "shape 0: KeyError"),
+        (table(width="wide"), "shape 0: ValueError"),
+        (table(step_seconds=[]), "shape 0: "),
+        (table(step_seconds={"1": -1}), "shape 0: .*can't be"),
+        (table(step_seconds={"0": 1}), "shape 0: .*can't be"),
+        (table(step_seconds={"1": float("nan")}), "shape 0: .*can't be"),
+    ],
+    ids=str,
+)
+def test_a_broken_table_is_refused(broken: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^cost table: {message}"):
+        Costs(broken)
