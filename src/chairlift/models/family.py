@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,21 @@ from chairlift.models.lora import LoraFile, Loras
 from chairlift.request import GenerationRequest, Prompt
 
 MAX_STEPS = 200
+
+logger = logging.getLogger(__name__)
+
+
+def default_sampler(scheduler_config: Mapping[str, Any], known: Mapping[str, str]) -> str:
+    """The sampler of a checkpoint's own scheduler; euler, and a warning, where it isn't offered.
+
+    Args:
+        scheduler_config: Names the scheduler's class.
+        known: Samplers by the class of their scheduler.
+    """
+    scheduler = str(scheduler_config.get("_class_name"))
+    if scheduler not in known:
+        logger.warning("%s isn't offered as a sampler; the default is euler", scheduler)
+    return known.get(scheduler, "euler")
 
 
 class Family(Adapter):

@@ -4,13 +4,12 @@ schedulers, and latents as tokens of 2x2.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
+from chairlift.models.family import default_sampler
 
 _SAMPLER_OF_SCHEDULER = {
     "FlowMatchEulerDiscreteScheduler": "euler",
@@ -22,11 +21,7 @@ _SAMPLER_OF_SCHEDULER = {
 
 def default_flow_sampler(scheduler_config: Mapping[str, Any]) -> str:
     """The sampler of a checkpoint's own scheduler; euler where that one isn't offered."""
-    scheduler = str(scheduler_config.get("_class_name"))
-    sampler = _SAMPLER_OF_SCHEDULER.get(scheduler)
-    if sampler is None:
-        logger.warning("%s isn't offered as a sampler; the default is euler", scheduler)
-        return "euler"
+    sampler = default_sampler(scheduler_config, _SAMPLER_OF_SCHEDULER)
     if sampler == "euler" and scheduler_config.get("stochastic_sampling"):
         return "euler_ancestral"
     return sampler

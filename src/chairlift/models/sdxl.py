@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -10,18 +11,13 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from chairlift.card import Defaults, Guidance, Limits
-from chairlift.errors import ModelError
 from chairlift.models.adapter import Conditioning, ForwardBatch, to_pixels
 from chairlift.models.checkpoint import Checkpoint
-from chairlift.models.family import MAX_STEPS, Family
-from chairlift.models.unet import default_sampler, guide
+from chairlift.models.unet import UNetFamily, guide
 from chairlift.request import GenerationRequest
-from chairlift.sampling.schedule import DIFFUSION_SAMPLERS, Schedule, diffusion_schedule
-from chairlift.scheduling.batch_key import BatchKey
 
 
-class StableDiffusionXL(Family):
+class StableDiffusionXL(UNetFamily):
     """The adapter. See :class:`chairlift.models.adapter.Adapter`."""
 
     classes: ClassVar = {
@@ -32,44 +28,17 @@ class StableDiffusionXL(Family):
         "unet": UNet2DConditionModel,
         "vae": AutoencoderKL,
     }
-    denoisers = ("unet",)
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__(checkpoint)
+        super().__init__(checkpoint, guidance_scale=5.0)
         parts = checkpoint.parts
         self._tokenizers = (parts["tokenizer"], parts["tokenizer_2"])
         self._text_encoders = (parts["text_encoder"], parts["text_encoder_2"])
-        self._unet = parts["unet"].to(memory_format=torch.channels_last)
-        self._vae = parts["vae"].to(memory_format=torch.channels_last)
-        if self._unet.config.time_cond_proj_dim is not None:
-            raise ModelError(f"{checkpoint.source.name}: LCM (guidance-distilled) is not supported")
         if self.dtype == torch.float16 and self._vae.config.force_upcast:
             # It overflows in float16. The stock pipeline converts it at every decode and back.
             self._vae = self._vae.float()
+            self.card = replace(self.card, components=checkpoint.components())
         self._zero_negative = checkpoint.source.index.get("force_zeros_for_empty_prompt", True)
-        self._scale = 2 ** (len(self._vae.config.block_out_channels) - 1)
-        side = int(self._unet.config.sample_size) * self._scale
-        self.card = self.create_card(
-            defaults=Defaults(
-                width=side,
-                height=side,
-                steps=30,
-                guidance_scale=5.0,
-                sampler=default_sampler(checkpoint.scheduler_config),
-            ),
-            limits=Limits(
-                # The stock pipeline refuses sides that aren't multiples of 8.
-                size_multiple=max(8, self._scale),
-                max_pixels=4 * side * side,
-                max_steps=MAX_STEPS,
-            ),
-            samplers=DIFFUSION_SAMPLERS,
-            guidance=Guidance(options=("guidance_rescale",)),
-        )
-
-    def batch_key(self, request: GenerationRequest) -> BatchKey:
-        height, width = request.height // self._scale, request.width // self._scale
-        return BatchKey(self.card.id, (self._unet.config.in_channels, height, width), "text")
 
     def encode_texts(self, texts: Sequence[str | None]) -> list[Conditioning]:
         """As :meth:`Family.encode_texts`. The checkpoint says whether a negative prompt that
@@ -104,10 +73,6 @@ class StableDiffusionXL(Family):
             "time_ids": time_ids,
             "guidance_rescale": torch.tensor(request.guidance_rescale),
         }
-
-    def schedule(self, request: GenerationRequest) -> Schedule:
-        config = self._checkpoint.scheduler_config
-        return diffusion_schedule(request.sampler, request.steps, config)
 
     def denoise(self, batch: ForwardBatch) -> Tensor:
         output = self._unet(

@@ -13,18 +13,13 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from chairlift.card import Defaults, Guidance, Limits
-from chairlift.errors import ModelError
 from chairlift.models.adapter import Conditioning, ForwardBatch, to_pixels
 from chairlift.models.checkpoint import Checkpoint
-from chairlift.models.family import MAX_STEPS, Family
-from chairlift.models.unet import default_sampler, guide
+from chairlift.models.unet import UNetFamily, guide
 from chairlift.request import GenerationRequest
-from chairlift.sampling.schedule import DIFFUSION_SAMPLERS, Schedule, diffusion_schedule
-from chairlift.scheduling.batch_key import BatchKey
 
 
-class StableDiffusion(Family):
+class StableDiffusion(UNetFamily):
     """The adapter. See :class:`chairlift.models.adapter.Adapter`."""
 
     classes: ClassVar = {
@@ -33,40 +28,11 @@ class StableDiffusion(Family):
         "unet": UNet2DConditionModel,
         "vae": AutoencoderKL,
     }
-    denoisers = ("unet",)
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__(checkpoint)
-        parts = checkpoint.parts
-        self._tokenizer = parts["tokenizer"]
-        self._text_encoder = parts["text_encoder"]
-        self._unet = parts["unet"].to(memory_format=torch.channels_last)
-        self._vae = parts["vae"].to(memory_format=torch.channels_last)
-        if self._unet.config.time_cond_proj_dim is not None:
-            raise ModelError(f"{checkpoint.source.name}: LCM (guidance-distilled) is not supported")
-        self._scale = 2 ** (len(self._vae.config.block_out_channels) - 1)
-        side = int(self._unet.config.sample_size) * self._scale
-        self.card = self.create_card(
-            defaults=Defaults(
-                width=side,
-                height=side,
-                steps=30,
-                guidance_scale=7.5,
-                sampler=default_sampler(checkpoint.scheduler_config),
-            ),
-            limits=Limits(
-                # The stock pipeline refuses sides that aren't multiples of 8.
-                size_multiple=max(8, self._scale),
-                max_pixels=4 * side * side,
-                max_steps=MAX_STEPS,
-            ),
-            samplers=DIFFUSION_SAMPLERS,
-            guidance=Guidance(options=("guidance_rescale",)),
-        )
-
-    def batch_key(self, request: GenerationRequest) -> BatchKey:
-        height, width = request.height // self._scale, request.width // self._scale
-        return BatchKey(self.card.id, (self._unet.config.in_channels, height, width), "text")
+        super().__init__(checkpoint, guidance_scale=7.5)
+        self._tokenizer = checkpoint.parts["tokenizer"]
+        self._text_encoder = checkpoint.parts["text_encoder"]
 
     def encode_texts(self, texts: Sequence[str | None]) -> list[Conditioning]:
         tokens = self._tokenizer(
@@ -85,10 +51,6 @@ class StableDiffusion(Family):
 
     def row_conditioning(self, request: GenerationRequest) -> Mapping[str, Tensor]:
         return {"guidance_rescale": torch.tensor(request.guidance_rescale)}
-
-    def schedule(self, request: GenerationRequest) -> Schedule:
-        config = self._checkpoint.scheduler_config
-        return diffusion_schedule(request.sampler, request.steps, config)
 
     def denoise(self, batch: ForwardBatch) -> Tensor:
         output = self._unet(

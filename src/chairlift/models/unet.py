@@ -1,17 +1,21 @@
-"""What families with a UNet share: the default sampler of their schedulers, and guidance."""
+"""What families with a UNet share: shapes, schedules, limits, and guidance."""
 
 from __future__ import annotations
-
-import logging
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from chairlift.card import Defaults, Guidance, Limits
+from chairlift.errors import ModelError
 from chairlift.models.adapter import ForwardBatch, combine_guidance
+from chairlift.models.checkpoint import Checkpoint
+from chairlift.models.family import MAX_STEPS, Family, default_sampler
+from chairlift.request import GenerationRequest
+from chairlift.sampling.schedule import DIFFUSION_SAMPLERS, Schedule, diffusion_schedule
+from chairlift.scheduling.batch_key import BatchKey
 
-logger = logging.getLogger(__name__)
+STOCK_MULTIPLE = 8
+"""The stock pipelines refuse sides that aren't multiples of this."""
 
 _SAMPLER_OF_SCHEDULER = {
     "EulerDiscreteScheduler": "euler",
@@ -24,16 +28,48 @@ _SAMPLER_OF_SCHEDULER = {
 }
 
 
-def default_sampler(scheduler_config: Mapping[str, Any]) -> str:
-    """The sampler of a checkpoint's own scheduler; euler where that one isn't offered."""
-    scheduler = str(scheduler_config.get("_class_name"))
-    sampler = _SAMPLER_OF_SCHEDULER.get(scheduler)
-    if sampler is None:
-        logger.warning("%s isn't offered as a sampler; the default is euler", scheduler)
-        return "euler"
-    if sampler == "dpmpp_2m" and scheduler_config.get("use_karras_sigmas"):
-        return "dpmpp_2m_karras"
-    return sampler
+class UNetFamily(Family):
+    """A family whose denoiser is a ``UNet2DConditionModel``.
+
+    Args:
+        checkpoint: Its networks and tokenizers.
+        guidance_scale: The default.
+    """
+
+    denoisers = ("unet",)
+
+    def __init__(self, checkpoint: Checkpoint, guidance_scale: float) -> None:
+        super().__init__(checkpoint)
+        self._unet = checkpoint.parts["unet"].to(memory_format=torch.channels_last)
+        self._vae = checkpoint.parts["vae"].to(memory_format=torch.channels_last)
+        if self._unet.config.time_cond_proj_dim is not None:
+            raise ModelError(f"{checkpoint.source.name}: LCM (guidance-distilled) is not supported")
+        self._scale = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        side = int(self._unet.config.sample_size) * self._scale
+        config = checkpoint.scheduler_config
+        sampler = default_sampler(config, _SAMPLER_OF_SCHEDULER)
+        if sampler == "dpmpp_2m" and config.get("use_karras_sigmas"):
+            sampler = "dpmpp_2m_karras"
+        self.card = self.create_card(
+            defaults=Defaults(
+                width=side, height=side, steps=30, guidance_scale=guidance_scale, sampler=sampler
+            ),
+            limits=Limits(
+                size_multiple=max(STOCK_MULTIPLE, self._scale),
+                max_pixels=4 * side * side,
+                max_steps=MAX_STEPS,
+            ),
+            samplers=DIFFUSION_SAMPLERS,
+            guidance=Guidance(options=("guidance_rescale",)),
+        )
+
+    def batch_key(self, request: GenerationRequest) -> BatchKey:
+        height, width = request.height // self._scale, request.width // self._scale
+        return BatchKey(self.card.id, (self._unet.config.in_channels, height, width), "text")
+
+    def schedule(self, request: GenerationRequest) -> Schedule:
+        config = self._checkpoint.scheduler_config
+        return diffusion_schedule(request.sampler, request.steps, config)
 
 
 def guide(output: Tensor, batch: ForwardBatch) -> Tensor:
