@@ -14,6 +14,7 @@ from chairlift.cli.generate import generate
 from chairlift.cli.options import console
 from chairlift.cli.profile import profile
 from chairlift.cli.serve import serve
+from chairlift.cli.simulate import simulate
 from chairlift.errors import ChairliftError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(generate)
 app.command()(profile)
+app.command()(simulate)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from chairlift.scheduling.work import Progress
 
 PATIENCE = 20.0
 """Who has waited this many times as long as it takes alone, is served by the guard."""
-GUARD = 32
+GUARD = 64
 """One tick of so many belongs to the row that came first of all, if it has lost its patience."""
 
 
@@ -39,10 +39,14 @@ def continuous(state: State, now: float) -> Choice:
     groups = list(state.groups.values())
     if not groups:
         return Choice()
+    if len(groups) == 1 and len(groups[0]) <= min(state.cap(groups[0]), state.max_aboard):
+        return Choice(group=groups[0], rows=tuple(groups[0].rows))  # There is nothing to choose.
     ranks = state.policy([state.view(group, now) for group in groups])
     if state.tick % GUARD == 0 and (oldest := _impatient(state, now)):
         place = [group.key for group in groups].index(oldest.key)
-        return Choice(group=groups[place], rows=_pick(state, groups[place], ranks[place], oldest))
+        rows = _pick(state, groups[place], ranks[place], oldest)
+        if oldest in rows:  # It may lack a slot.
+            return Choice(group=groups[place], rows=rows)
     choices = []
     for group, own in zip(groups, ranks, strict=True):
         rows = _pick(state, group, own)

@@ -52,8 +52,10 @@ class View:
 
     @property
     def work(self) -> Numbers:
-        """Predicted seconds of each row's remaining work."""
-        return self.rows.column("left") * self.each
+        """Predicted seconds of the machine for each row's remaining work, in batches as full as
+        they are.
+        """
+        return self.rows.column("left") * (self.each + self.waste)
 
     @property
     def waited(self) -> Numbers:
@@ -79,12 +81,12 @@ def balanced(views: Sequence[View]) -> list[Numbers]:
     for each row of other groups that would wait meanwhile.
     """
     waiting = sum(len(view.rows) for view in views)
-    return [
-        view.rows.column("arrival")
-        + CREDIT * view.work
-        + WASTE * (waiting - len(view.rows)) * view.rows.column("left") * view.waste
-        for view in views
-    ]
+    ranks = []
+    for view in views:
+        others = waiting - len(view.rows)
+        seconds = CREDIT * view.each + WASTE * others * view.waste
+        ranks.append(view.rows.column("arrival") + seconds * view.rows.column("left"))
+    return ranks
 
 
 def srpt(view: View) -> Numbers:
@@ -150,8 +152,9 @@ def fair(view: View) -> Numbers:
     """The caller who has had least first, in seconds of the machine; in order of arrival for
     each caller.
     """
-    callers = view.rows.column("caller")
-    served = np.array([view.served.get(int(caller), 0.0) for caller in callers])
+    # Whole numbers that are floats find the same entries.
+    callers = view.rows.column("caller").tolist()
+    served = np.array([view.served[caller] for caller in callers])
     # A caller's rows differ in arrival by less than a second of service differs.
     return served + 1e-6 * (view.rows.column("arrival") - view.now)
 

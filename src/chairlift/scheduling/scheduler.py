@@ -133,7 +133,7 @@ class Scheduler:
         for id in plan.running:
             row = group.rows[id]
             caller = state.callers[row.work.caller]
-            state.served[caller] = state.served.get(caller, 0.0) + each
+            state.served[caller] += each
             row.advance()
             if id in result.failed or id in plan.finishing:
                 state.remove(group, id)

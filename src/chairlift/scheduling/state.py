@@ -52,6 +52,8 @@ class State:
     """The number of each."""
     served: dict[int, float] = field(default_factory=dict)
     """Seconds of the machine that each caller has had."""
+    present: dict[int, int] = field(default_factory=dict)
+    """Rows of each caller that are here."""
 
     def cap(self, group: Group) -> int:
         """The most rows of ``group`` in one forward."""
@@ -92,23 +94,29 @@ class State:
             "alone": alone,
             "deadline": deadline,
             "priority": work.priority,
-            "caller": self._caller(work.caller),
+            "caller": self._come(work.caller),
         }
         group.rows.add(row, [values[name] for name in Roster.COLUMNS])
 
     def remove(self, group: Group, id: RowId) -> Progress:
         """Take a row out of its group, and an empty group out of the state."""
         row = group.rows.remove(id)
+        self.present[self.callers[row.work.caller]] -= 1
         if group.aboard.pop(id, None):
             row.aboard = False
         if not group.rows:
             del self.groups[group.key]
         return row
 
-    def _caller(self, name: str) -> int:
-        """Who comes anew has had as much as whoever has had least, not nothing since ever."""
-        if name not in self.callers:
-            self.callers[name] = len(self.callers)
-            waiting = [self.served.get(number, 0.0) for number in self.callers.values()]
-            self.served[self.callers[name]] = min(waiting, default=0.0)
-        return self.callers[name]
+    def _come(self, name: str) -> int:
+        """Count a row of a caller; the caller's number.
+
+        Who had no rows has had at least as much as whoever has had least of those that are here:
+        time that wasn't used can't be saved up.
+        """
+        here = [self.served[number] for number, rows in self.present.items() if rows]
+        number = self.callers.setdefault(name, len(self.callers))
+        if not self.present.get(number):
+            self.served[number] = max(self.served.get(number, 0.0), min(here, default=0.0))
+        self.present[number] = self.present.get(number, 0) + 1
+        return number

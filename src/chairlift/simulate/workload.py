@@ -1,0 +1,183 @@
+"""What callers ask for: jobs, read from a file or drawn from a mix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chairlift.errors import ConfigurationError
+from chairlift.scheduling.costs import Costs, Shape
+from chairlift.scheduling.scheduler import MAX_BATCH_SIZE
+
+CALLERS = 4
+"""A drawn job is of one of so many callers, of whom the second asks half as often as the first, the
+third a third as often, and so on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A request, as far as it costs anything."""
+
+    arrival_s: float
+    width: int
+    """Pixels."""
+    height: int
+    frames: int = 1
+    steps: int
+    """Denoiser evaluations."""
+    n: int = 1
+    """Rows."""
+    deadline_s: float | None = None
+    """Counts from the arrival."""
+    priority: int = 0
+    """Higher goes first."""
+    caller: str = ""
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.width, self.height, self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of job in a mix."""
+
+    weight: float
+    """Its share of the jobs."""
+    side: int
+    """Pixels; pictures are square."""
+    least_steps: int
+    most_steps: int
+    """Steps are uniform between the two, which belong to it."""
+
+
+Mix = Sequence[Kind]
+MIXES: dict[str, Mix] = {
+    "qwen": (Kind(0.5, 512, 20, 50), Kind(0.5, 1024, 20, 50)),
+    "A": (Kind(1.0, 512, 20, 20),),
+    "B": (Kind(1.0, 1536, 35, 35),),
+    "C": (
+        Kind(0.15, 512, 20, 20),
+        Kind(0.25, 768, 20, 20),
+        Kind(0.45, 1024, 25, 25),
+        Kind(0.15, 1536, 35, 35),
+    ),
+}
+"""By the names of :data:`~chairlift.simulate.names.MIX_NAMES`."""
+
+
+def capacity(costs: Costs, mix: Mix) -> float:
+    """Jobs a second whose steps one replica can do, if every forward is filled to the knee.
+    Encoding and decoding aren't counted.
+    """
+    seconds = 0.0
+    for kind in mix:
+        shape = Shape(kind.side, kind.side)
+        curve = costs.step(shape)
+        knee = curve.knee(MAX_BATCH_SIZE)
+        steps = (kind.least_steps + kind.most_steps) / 2
+        seconds += kind.weight * steps * curve.seconds(knee) / knee
+    return 1 / (seconds / sum(kind.weight for kind in mix))
+
+
+def alone(costs: Costs, job: Job) -> float:
+    """Seconds of a job that has a replica to itself: its rows are encoded one by one, share
+    forwards of whatever number makes that the shortest, and are decoded one by one.
+    """
+    curve = costs.step(job.shape)
+
+    def step(rows: int) -> float:
+        full, rest = divmod(job.n, rows)
+        return full * curve.seconds(rows) + (curve.seconds(rest) if rest else 0.0)
+
+    each = costs.encode(job.shape) + costs.decode(job.shape)
+    return job.n * each + job.steps * min(step(rows) for rows in range(1, job.n + 1))
+
+
+def draw_jobs(mix: Mix, arrivals: Sequence[float], rng: np.random.Generator) -> list[Job]:
+    """A job for each arrival."""
+    count = len(arrivals)
+    weights = np.array([kind.weight for kind in mix])
+    kinds = rng.choice(len(mix), size=count, p=weights / weights.sum())
+    places = rng.random(count)
+    shares = 1 / np.arange(1, CALLERS + 1)
+    callers = rng.choice(CALLERS, size=count, p=shares / shares.sum())
+    jobs = []
+    for arrival, number, place, caller in zip(arrivals, kinds, places, callers, strict=True):
+        kind = mix[number]
+        steps = kind.least_steps + int(place * (kind.most_steps - kind.least_steps + 1))
+        jobs.append(
+            Job(
+                arrival_s=float(arrival),
+                width=kind.side,
+                height=kind.side,
+                steps=steps,
+                caller=f"caller {caller}",
+            )
+        )
+    return jobs
+
+
+# ---------------------------------------------------------------------- files
+
+
+def read_jobs(path: str | Path) -> list[Job]:
+    """The jobs of a JSON Lines file, in order of arrival; empty lines are passed over.
+
+    Raises:
+        ConfigurationError: The file can't be read, has no jobs, or a line is wrong.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the workload {path} can't be read: {error}") from None
+    jobs = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                jobs.append(_job(json.loads(line)))
+            except ValueError as error:
+                raise ConfigurationError(f"{path}, line {number}: {error}") from None
+    if not jobs:
+        raise ConfigurationError(f"the workload {path} has no jobs")
+    return sorted(jobs, key=lambda job: job.arrival_s)
+
+
+def _job(entry: Any) -> Job:
+    """The job of one line.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError("it is not a JSON object")
+    names = {field.name for field in fields(Job)}
+    if unknown := sorted(entry.keys() - names):
+        raise ValueError(f"there is no field {unknown[0]!r}; the fields are {sorted(names)}")
+    for name in ("arrival_s", "width", "height", "steps"):
+        if name not in entry:
+            raise ValueError(f"{name} is missing")
+    for name, value in entry.items():
+        _check(name, value)
+    return Job(**entry)
+
+
+def _check(name: str, value: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    whole = number and isinstance(value, int)
+    if name == "caller":
+        good, bound = isinstance(value, str), "a string"
+    elif name == "priority":
+        good, bound = whole, "a whole number"
+    elif name in ("arrival_s", "deadline_s"):
+        good, bound = number and 0 <= value < float("inf"), "0 or more"
+        good = good or (name == "deadline_s" and value is None)
+    else:
+        good, bound = whole and value >= 1, "a whole number from 1 on"
+    if not good:
+        raise ValueError(f"{name} is {value!r}; it must be {bound}")
