@@ -17,7 +17,7 @@ import torch
 
 from chairlift.engine.runner import Runner
 from chairlift.models.adapter import Adapter
-from chairlift.request import GenerationRequest, Prompt, RowId
+from chairlift.request import GenerationRequest, RowId
 from chairlift.scheduling.costs import Curve
 from chairlift.scheduling.plan import Plan
 from chairlift.validation import create_request
@@ -96,12 +96,12 @@ class Profiler:
             self._report(f"{rows} rows of {width}x{height}: {seconds:.4f} s a step")
             if rows <= self._adapter.max_decode_rows:
                 shape.decode_seconds[rows] = self.decode_seconds(width, height, rows)
-        shape.encode_seconds[1] = self.encode_seconds()
+        shape.encode_seconds[1] = self.encode_seconds(width, height)
         return shape
 
     def step_seconds(self, width: int, height: int, rows: int) -> float:
         """A tick of this many rows that are all aboard."""
-        runner = Runner(self._adapter, rows)
+        runner = Runner(self._adapter)
         requests = {
             str(row): self._request(str(row), width, height, self._repeats + 3)
             for row in range(rows)
@@ -122,11 +122,16 @@ class Profiler:
         self._run(decode)
         return median(self._run(decode) for _ in range(max(1, self._repeats // 3)))
 
-    def encode_seconds(self) -> float:
-        """One prompt of some length."""
-        encode = lambda: self._adapter.encode([Prompt("a red cabin at night " * 10)])  # noqa: E731
-        self._run(encode)
-        return median(self._run(encode) for _ in range(max(1, self._repeats // 3)))
+    def encode_seconds(self, width: int, height: int) -> float:
+        """A newcomer, until it has its slot: its prompt, its noise, its tables."""
+        runner = Runner(self._adapter)
+        seconds = []
+        for number in range(self._repeats + 1):
+            request = self._request(f"new {number}", width, height, 1)
+            id, key = RowId(request.id, 0), runner.legs(request)[0].key
+            plan = Plan(key=key, joining=(id,), running=(id,), finishing=frozenset({id}))
+            seconds.append(runner.run(plan, {request.id: request}).encode_seconds)
+        return median(seconds[1:])
 
     def _request(self, id: str, width: int, height: int, steps: int) -> GenerationRequest:
         return create_request(

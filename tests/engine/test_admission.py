@@ -56,3 +56,17 @@ def test_the_policy_may_be_changed_by_a_message() -> None:
     loop.send(SetPolicy(name="srpt"))
     loop.turn()
     assert changed == ["srpt"]
+
+
+def test_a_picture_that_could_never_fit_into_memory_is_refused() -> None:
+    said: list[FromEngine] = []
+    scheduler = Scheduler()
+    scheduler.limit_memory(2**20)
+    loop = Loop(FakeModel(), scheduler, said.append)
+    loop.send(Submit(request=a_request("large", width=512, height=512)))
+    loop.send(Submit(request=a_request("small", width=8, height=8)))
+    while not any(isinstance(message, Finished) for message in said):
+        loop.turn()
+    [refused] = [message for message in said if isinstance(message, Failed)]
+    assert (refused.request_id, refused.param) == ("large", "size")
+    assert refused.message.startswith("size is 512x512; a picture of it takes 1.0 GiB, and 0.0 ")

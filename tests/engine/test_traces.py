@@ -139,3 +139,20 @@ def test_a_cancelled_row_is_out_of_the_next_report() -> None:
     loop.send(Cancel(request_id="nobody"))
     loop.turn()
     assert (reports[-1].running, reports[-1].waiting, reports[-1].backlog_seconds) == (0, 0, 0.0)
+
+
+def test_slots_grow_with_the_rows_and_change_nothing() -> None:
+    adapter = FakeModel()
+    requests = [
+        create_request(adapter.card, id=str(number), prompt="a boat", seed=number, steps=20)
+        for number in range(40)
+    ]
+    loop, outcome = create_loop(adapter, "continuous", max_batch_size=20)
+    for request in requests:  # Two more at every turn.
+        loop.send(Submit(request=request))
+        if int(request.id) % 2:
+            loop.turn()
+    while len(outcome.ended) < len(requests):
+        loop.turn()
+    count, identical = compare_with_alone(adapter, requests, outcome)
+    assert count == identical == 40

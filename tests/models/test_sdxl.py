@@ -241,6 +241,6 @@ def test_the_shipped_configs_fit_together() -> None:
     plan = Plan(
         key=adapter.batch_key(request), joining=rows, running=rows, finishing=frozenset(rows)
     )
-    result = Runner(adapter, max_aboard=1).run(plan, {"a": request})
+    result = Runner(adapter).run(plan, {"a": request})
     assert not result.failed
     assert adapter.decode(result.finished[rows[0]][None]).shape == (1, 1024, 1024, 3)

@@ -495,7 +495,7 @@ def test_the_shipped_configs_fit_together(monkeypatch: pytest.MonkeyPatch) -> No
     rows = request.row_ids
     [leg] = adapter.legs(request, adapter.schedule(request))
     plan = Plan(key=leg.key, joining=rows, running=rows, finishing=frozenset(rows))
-    result = Runner(adapter, max_aboard=1).run(plan, {"a": request})
+    result = Runner(adapter).run(plan, {"a": request})
     assert not result.failed
     assert adapter.decode(result.finished[rows[0]][None]).shape == (1, 9, 480, 832, 3)
 

@@ -281,3 +281,49 @@ def test_a_plan_depends_on_the_state_and_the_time_and_not_on_names(rows: Any, po
             own.append(([row.request_id[3:] for row in plan.running], plan.steps))
         plans.append(own)
     assert plans[0] == plans[1]
+
+
+# ---------------------------------------------------------------------- memory
+
+
+def test_rows_that_do_not_fit_into_memory_wait() -> None:
+    scheduler = create_scheduler()
+    scheduler.limit_memory(350)
+    scheduler.submit([a_row(str(number), slot_memory=100, decode_memory=50) for number in range(4)])
+    clock = Clock(scheduler)
+    assert len(clock.tick().running) == 3
+    clock.run()
+    assert len(clock.finished) == 4
+
+
+def test_the_largest_decode_is_reserved_once() -> None:
+    scheduler = create_scheduler()
+    scheduler.limit_memory(350)
+    scheduler.submit([a_row("small", slot_memory=50, decode_memory=10)])
+    scheduler.submit([a_row(f"{n}", slot_memory=100, decode_memory=200) for n in range(2)])
+    assert len(scheduler.plan(0.0).running) == 2
+
+
+def test_a_row_that_waits_for_memory_does_not_hold_up_those_that_fit() -> None:
+    scheduler = create_scheduler("fcfs")
+    scheduler.limit_memory(100)
+    scheduler.submit([a_row("first", evaluations=3, slot_memory=60, arrival=0.0)])
+    clock = Clock(scheduler)
+    clock.tick()
+    scheduler.submit([a_row("large", side=16, evaluations=1, slot_memory=90, arrival=-5.0)])
+    scheduler.submit([a_row("fits", evaluations=1, slot_memory=30, arrival=1.0)])
+    assert [row.request_id for row in clock.tick().running] == ["first", "fits"]
+    clock.run()
+    assert set(clock.finished) == {"first", "fits", "large"}
+
+
+@pytest.mark.parametrize("batching", ["off", "dynamic"])
+def test_request_level_batches_fit_into_memory_too(batching: str) -> None:
+    scheduler = create_scheduler(batching=batching, max_batch_size=8)
+    scheduler.limit_memory(250)
+    scheduler.submit([a_row("a", image=number, slot_memory=100) for number in range(5)])
+    clock = Clock(scheduler)
+    sizes = set()
+    while (plan := clock.tick()).key is not None:
+        sizes.add(len(plan.running))
+    assert sizes == {2, 1}

@@ -15,6 +15,7 @@ from PIL import Image
 
 from chairlift.card import ModelCard
 from chairlift.engine.loop import Loop
+from chairlift.engine.memory import free_memory
 from chairlift.engine.messages import (
     Activity,
     Cancel,
@@ -111,8 +112,11 @@ class Engine:
             max_batch_size=max_batch_size,
             batch_delay=batch_delay,
         )
-        if model is None or isinstance(model, str):
-            model = load_model(
+
+        def load() -> Adapter:
+            if model is not None and not isinstance(model, str):
+                return model
+            return load_model(
                 model,
                 device=device,
                 dtype=dtype,
@@ -121,15 +125,21 @@ class Engine:
                 offload_text_encoders=offload_text_encoders,
                 progress=progress,
             )
-        self.card: ModelCard = model.card
+
         self.on_activity: Callable[[Activity], None] | None = None
         """Called with an :class:`~chairlift.engine.messages.Activity` now and then, on the
         engine's thread; None to ignore them."""
         self._pending: dict[str, tuple[GenerationRequest, Future[list[GeneratedImage]]]] = {}
         self._closed = False
-        self._loop = Loop(model, scheduler, self._receive)
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        loaded: Future[tuple[ModelCard, Loop]] = Future()
+        # The model is loaded where it runs: OpenMP keeps threads for each thread that ever
+        # computed, and if those of two are more than the cores, all of them sleep between any two
+        # parallel regions, which made a small model's tick twice as long.
+        self._thread = threading.Thread(
+            target=self._run, args=(load, scheduler, loaded), name="engine", daemon=True
+        )
         self._thread.start()
+        self.card, self._loop = loaded.result()
 
     def generate(self, prompt: str | Sequence[str], **settings: Any) -> list[GeneratedImage]:
         """Generate and wait.
@@ -178,9 +188,22 @@ class Engine:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _run(self) -> None:
+    def _run(
+        self,
+        load: Callable[[], Adapter],
+        scheduler: Scheduler,
+        loaded: Future[tuple[ModelCard, Loop]],
+    ) -> None:
         try:
-            self._loop.run()
+            adapter = load()
+            scheduler.limit_memory(free_memory(adapter.device))
+            loop = Loop(adapter, scheduler, self._receive)
+        except BaseException as error:
+            loaded.set_exception(error)
+            return
+        loaded.set_result((adapter.card, loop))
+        try:
+            loop.run()
         finally:
             self._closed = True
             for _, future in list(self._pending.values()):

@@ -33,6 +33,7 @@ from chairlift.engine.runner import Runner, RunResult
 from chairlift.errors import (
     DeadlineUnattainable,
     DecodeFailed,
+    InvalidRequest,
     RequestCancelled,
     RequestError,
     ScheduleFailed,
@@ -77,12 +78,13 @@ class Loop:
         sink: Callable[[FromEngine], None],
         strict: bool = False,
     ) -> None:
+        self._adapter = adapter
         self._scheduler = scheduler
         self._sink = sink
         self._strict = strict
         self._mailbox: queue.SimpleQueue[ToEngine | ImageDone] = queue.SimpleQueue()
         self._ledger = Ledger()
-        self._runner = Runner(adapter, scheduler.max_aboard)
+        self._runner = Runner(adapter)
         self._decoder = Decoder(adapter)
         self._images = ThreadPoolExecutor(IMAGE_THREADS, thread_name_prefix="image")
         self._ticks: list[Tick] = []
@@ -147,12 +149,26 @@ class Loop:
             logger.exception("a schedule could not be made")
             self._fail(request.id, ScheduleFailed("the model has no schedule for these settings"))
             return
+        slot, decode = self._adapter.slot_memory(request), self._adapter.decode_memory(request)
+        memory = slot + decode
+        if memory > self._scheduler.memory:
+            self._fail(
+                request.id,
+                InvalidRequest(
+                    f"size is {request.width}x{request.height}; a picture of it takes "
+                    f"{memory / 2**30:.1f} GiB, and {self._scheduler.memory / 2**30:.1f} are free",
+                    param="size",
+                ),
+            )
+            return
         self._ledger.open(request, sum(leg.evaluations for leg in legs), now)
         self._scheduler.submit(
             RowWork(
                 id=row,
                 legs=legs,
                 shape=Shape(request.width, request.height, request.frames),
+                slot_memory=slot,
+                decode_memory=decode,
                 settings=request.settings,
                 arrival=now,
                 deadline=None if request.deadline is None else now + request.deadline,

@@ -27,6 +27,8 @@ from chairlift.scheduling.work import Leg
 
 logger = logging.getLogger(__name__)
 
+FIRST_CAPACITY = 8
+"""Slots of a group at the beginning."""
 EVALUATIONS_PER_STEP = 2
 """The most denoiser evaluations that a sampler makes in a step (heun)."""
 
@@ -50,12 +52,10 @@ class Runner:
 
     Args:
         adapter: The model.
-        max_aboard: The most rows that may have a slot in one group.
     """
 
-    def __init__(self, adapter: Adapter, max_aboard: int) -> None:
+    def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
-        self._max_aboard = max_aboard
         self._encoder = Encoder(adapter)
         self._groups: dict[BatchKey, Slots] = {}
         self._changing: dict[RowId, tuple[Row, Tensor, Tensor]] = {}
@@ -78,8 +78,9 @@ class Runner:
             raise ValueError("an empty plan can't be run")
         start = time.monotonic()
         result = RunResult()
-        slots = self._slots(plan.key)
-        for id in self._changing.keys() & set(plan.running):
+        changing = self._changing.keys() & set(plan.running)
+        slots = self._slots(plan.key, len(plan.joining) + len(changing))
+        for id in changing:
             slots.join(*self._changing.pop(id))
         self._admit(slots, plan.joining, requests, result)
         result.encode_seconds = time.monotonic() - start
@@ -105,16 +106,28 @@ class Runner:
             if not len(slots):
                 del self._groups[key]
 
-    def _slots(self, key: BatchKey) -> Slots:
-        if key not in self._groups:
-            self._groups[key] = Slots(
-                key,
-                capacity=self._max_aboard,
-                max_evaluations=self._adapter.card.limits.max_steps * EVALUATIONS_PER_STEP,
-                device=self._adapter.device,
-                dtype=self._adapter.dtype,
-            )
-        return self._groups[key]
+    def _slots(self, key: BatchKey, newcomers: int) -> Slots:
+        """The slots of a group, with room for so many more; twice as many if there is too little,
+        so that memory follows the rows.
+        """
+        slots = self._groups.get(key)
+        needed = newcomers + (len(slots) if slots else 0)
+        if slots is not None and needed <= slots.capacity:
+            return slots
+        capacity = FIRST_CAPACITY if slots is None else slots.capacity
+        while capacity < needed:
+            capacity *= 2
+        larger = self._groups[key] = Slots(
+            key,
+            capacity=capacity,
+            max_evaluations=self._adapter.card.limits.max_steps * EVALUATIONS_PER_STEP,
+            device=self._adapter.device,
+            dtype=self._adapter.dtype,
+        )
+        if slots is not None:
+            for row in slots.rows:
+                larger.join(*slots.state(row.id))
+        return larger
 
     def _admit(
         self,

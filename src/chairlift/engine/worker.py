@@ -19,6 +19,7 @@ import msgspec
 import zmq
 
 from chairlift.engine.loop import Loop
+from chairlift.engine.memory import free_memory
 from chairlift.engine.messages import (
     FromEngine,
     Loading,
@@ -117,6 +118,7 @@ def run(config: WorkerConfig) -> int:
         courier.send(StartFailed(reason=str(error)))
         courier.close()
         return CANT_START
+    scheduler.limit_memory(free_memory(adapter.device))
     loop = Loop(adapter, scheduler, courier.send, strict=config.strict)
     threading.Thread(target=courier.carry, args=(loop,), name="courier", daemon=True).start()
     courier.send(Ready(card=adapter.card))

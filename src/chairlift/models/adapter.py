@@ -7,6 +7,7 @@ business, because they are what makes rows independent.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,12 @@ from torch import Tensor
 
 from chairlift.card import ModelCard
 from chairlift.request import GenerationRequest, Prompt
+from chairlift.sampling.advance import HISTORY
 from chairlift.sampling.schedule import Schedule
 from chairlift.scheduling.batch_key import BatchKey
 from chairlift.scheduling.work import Leg
+
+DECODE_CHANNELS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,19 @@ class Adapter(ABC):
     def cfg_scales(self, request: GenerationRequest, schedule: Schedule) -> NDArray[np.float32]:
         """``(evaluations,)``: the weight of classifier-free guidance at each; up to 1 it is off."""
         return np.full(schedule.evaluations, request.cfg_scale, dtype=np.float32)
+
+    def slot_memory(self, request: GenerationRequest) -> int:
+        """Bytes that a row of this request takes while it has a slot, without its text."""
+        numbers = math.prod(self.batch_key(request).latent_shape)
+        # Latents, history and noise are float32; the denoiser's input has two sides.
+        return numbers * (4 * (2 + HISTORY) + 2 * self.dtype.itemsize)
+
+    def decode_memory(self, request: GenerationRequest) -> int:
+        """Bytes that decoding takes, as many rows at once as are decoded together: a VAE has some
+        :data:`DECODE_CHANNELS` channels at full size.
+        """
+        pixels = request.width * request.height * request.frames * self.max_decode_rows
+        return pixels * DECODE_CHANNELS * self.dtype.itemsize
 
     @abstractmethod
     def encode(self, prompts: Sequence[Prompt]) -> list[Conditioning]:

@@ -39,7 +39,7 @@ def continuous(state: State, now: float) -> Choice:
     groups = list(state.groups.values())
     if not groups:
         return Choice()
-    if len(groups) == 1 and len(groups[0]) <= min(state.cap(groups[0]), state.max_aboard):
+    if len(groups) == 1 and len(groups[0].aboard) == len(groups[0]) <= state.cap(groups[0]):
         return Choice(group=groups[0], rows=tuple(groups[0].rows))  # There is nothing to choose.
     ranks = state.policy([state.view(group, now) for group in groups])
     if state.tick % GUARD == 0 and (oldest := _impatient(state, now)):
@@ -50,10 +50,12 @@ def continuous(state: State, now: float) -> Choice:
     choices = []
     for group, own in zip(groups, ranks, strict=True):
         rows = _pick(state, group, own)
+        if not rows:  # Others have taken the memory that they need.
+            continue
         rank = float(own[group.rows.place(rows[0].work.id)])
         urgency = (-rows[0].work.priority, rank, group.last_turn, rows[0].number)
         choices.append((urgency, Choice(group=group, rows=rows)))
-    return min(choices, key=lambda choice: choice[0])[1]
+    return min(choices, key=lambda choice: choice[0])[1] if choices else Choice()
 
 
 def dynamic(state: State, now: float) -> Choice:
@@ -67,7 +69,7 @@ def dynamic(state: State, now: float) -> Choice:
         return Choice()
     group = state.groups[head.key]
     alike = (row for row in _in_order(group) if row.work.settings == head.work.settings)
-    batch = tuple(islice(alike, state.max_batch_size))
+    batch = tuple(_admit(state, group, list(islice(alike, state.max_batch_size))))
     due = head.work.arrival + state.batch_delay
     if len(batch) < state.max_batch_size and now < due and not head.done:
         return Choice(wake_at=due)
@@ -83,7 +85,7 @@ def off(state: State, now: float) -> Choice:
     group = state.groups[head.key]
     request_id = head.work.id.request_id
     same = (row for row in _in_order(group) if row.work.id.request_id == request_id)
-    batch = tuple(islice(same, state.max_batch_size))
+    batch = tuple(_admit(state, group, list(islice(same, state.max_batch_size))))
     return Choice(group=group, rows=batch)
 
 
@@ -91,22 +93,39 @@ def _pick(
     state: State, group: Group, ranks: Numbers, first: Progress | None = None
 ) -> tuple[Progress, ...]:
     """The rows of a group's next forward: ``first``, then those of the lowest ranks, as far as
-    there are slots.
+    there are slots and memory. Paused rows keep theirs.
     """
-    cap, free = state.cap(group), state.max_aboard - len(group.aboard)
+    cap = state.cap(group)
     rows = group.rows.best(ranks, cap)
     if first is not None:
         rows = [first, *(row for row in rows if row is not first)][:cap]
     joining = [row for row in rows if not row.aboard]
-    if len(joining) <= free:
+    if not joining:
         return tuple(rows)
-    # Paused rows keep their slots, so that some of those who would join must wait for one.
-    rows = [row for row in rows if row.aboard] + joining[:free]
+    admitted = _admit(state, group, joining)
+    if len(admitted) == len(joining):
+        return tuple(rows)
+    rows = [row for row in rows if row.aboard] + admitted
     aboard = np.full(len(ranks), np.inf)
     places = [group.rows.place(id) for id in group.aboard]
     aboard[places] = ranks[places]
     paused = (row for row in group.rows.best(aboard, cap) if row.aboard and row not in rows)
     return (*rows, *islice(paused, cap - len(rows)))
+
+
+def _admit(state: State, group: Group, joining: list[Progress]) -> list[Progress]:
+    """Those of ``joining`` for which there are slots and memory, in their order."""
+    slots = state.max_aboard - len(group.aboard)
+    taken = sum(row.work.slot_memory for row in state.aboard())
+    decode = max((row.work.decode_memory for row in state.aboard()), default=0)
+    admitted = []
+    for row in joining[:slots]:
+        taken += row.work.slot_memory
+        decode = max(decode, row.work.decode_memory)
+        if taken + decode > state.memory:
+            break
+        admitted.append(row)
+    return admitted
 
 
 def _impatient(state: State, now: float) -> Progress | None:

@@ -10,6 +10,7 @@ the very same object on a virtual clock. A turn of the engine's loop is::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from chairlift.errors import ConfigurationError
@@ -75,8 +76,18 @@ class Scheduler:
             max_batch_size=max_batch_size,
             fill_to_knee=fill_to_knee,
             max_aboard=self.max_aboard,
+            memory=math.inf,
             batch_delay=batch_delay,
         )
+
+    def limit_memory(self, memory: float) -> None:
+        """Give slots to no more rows than fit into so many bytes; who doesn't fit waits."""
+        self._state.memory = memory
+
+    @property
+    def memory(self) -> float:
+        """Bytes for all rows that have slots."""
+        return self._state.memory
 
     def set_policy(self, name: str) -> None:
         """Serve in another order from the next tick on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from chairlift.request import RowId
@@ -40,6 +41,8 @@ class State:
     """Whether a forward takes no more rows than the knee of its shape."""
     max_aboard: int
     """The most rows that may have a slot in one group, running or paused."""
+    memory: float
+    """Bytes for all rows that have slots."""
     batch_delay: float
     """Seconds that the head of the queue waits for company (``dynamic`` only)."""
     groups: dict[BatchKey, Group] = field(default_factory=dict)
@@ -60,6 +63,11 @@ class State:
         if not self.fill_to_knee:
             return self.max_batch_size
         return self.costs.step(group.shape).knee(self.max_batch_size)
+
+    def aboard(self) -> Iterator[Progress]:
+        """Every row that has a slot."""
+        for group in self.groups.values():
+            yield from group.aboard.values()
 
     def view(self, group: Group, now: float) -> View:
         """What the policy is told of ``group``."""

@@ -32,6 +32,10 @@ class RowWork:
     """Everything but prompt, seed and bookkeeping; what the ``dynamic`` mode compares."""
     arrival: float
     """Seconds, on the clock that is passed to the scheduler."""
+    slot_memory: int = 0
+    """Bytes that it takes while it has a slot."""
+    decode_memory: int = 0
+    """Bytes that decoding it takes, for that moment."""
     deadline: float | None = None
     """By when the caller wants it, on the same clock."""
     priority: int = 0
