@@ -76,6 +76,8 @@ class Roster:
     def best(self, ranks: Numbers, count: int) -> list[Progress]:
         """The ``count`` rows of the highest priority and, within it, of the lowest rank."""
         size = len(self._rows)
+        if size == 1:
+            return self._rows[:]
         priority = self.column("priority")
         if size <= _FEW:  # Faster than numpy.
             numbers = self.column("number").tolist()
