@@ -156,10 +156,11 @@ def test_the_ledger_keeps_the_times_and_pictures_of_a_request() -> None:
         ledger.move(row, Status.ENCODING, 11.0 + offset)
         ledger.move(row, Status.DENOISING, 11.5 + offset)
         ledger.move(row, Status.DECODING, 15.0 + offset)
-    assert not ledger.finish(second, b"two", 18.0)
-    assert ledger.finish(first, b"one", 17.0)
-    images, timings = ledger.close("x")
-    assert images == [b"one", b"two"]
+    assert ledger.finish(second, b"two", 18.0) is None
+    done = ledger.finish(first, b"one", 17.0)
+    assert done is not None
+    timings = done.timings
+    assert done.images == [b"one", b"two"]
     assert (timings.queue_s, timings.encode_s, timings.denoise_s) == (2.0, 0.5, 3.5)
     assert (timings.decode_s, timings.total_s) == (2.0, 8.0)
     assert "x" not in ledger
@@ -178,5 +179,7 @@ def test_an_abandoned_request_is_gone_with_all_its_rows() -> None:
     ledger.open(request, evaluations=5, now=0.0)
     ledger.move(request.row_ids[1], Status.ENCODING, 1.0)
     assert ledger.abandon("x", Status.CANCELLED, 2.0) == request.row_ids
+    assert ledger.abandon("x", Status.CANCELLED, 2.0) == ()
+    assert ledger.finish(request.row_ids[0], b"late", 3.0) is None
     assert "x" not in ledger
     assert "x" not in ledger.requests

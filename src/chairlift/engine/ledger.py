@@ -5,6 +5,7 @@ It is the only place in which a status changes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -36,10 +37,23 @@ class _Entry:
     eta_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A request whose rows have all finished."""
+
+    images: list[bytes]
+    timings: Timings
+    eta_s: float
+    """What was predicted for its total time."""
+
+
 class Ledger:
-    """Requests that were accepted and have not ended."""
+    """Requests that were accepted and have not ended. Rows finish on other threads, so that
+    taking out a request is one act.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
         self._requests: dict[str, GenerationRequest] = {}
 
@@ -66,10 +80,6 @@ class Ledger:
         """Remember in how many seconds a request is predicted to be done."""
         self._entries[request_id].eta_s = eta_s
 
-    def eta(self, request_id: str) -> float:
-        """What was predicted when the request was accepted."""
-        return self._entries[request_id].eta_s
-
     def evaluations(self, row: RowId) -> int:
         """How often the denoiser is evaluated for this row."""
         return self._entries[row.request_id].rows[row].evaluations
@@ -84,17 +94,20 @@ class Ledger:
         entry.status = transition(entry.status, status)
         entry.entered[status] = now
 
-    def finish(self, row: RowId, image: bytes, now: float) -> bool:
-        """Record a row's picture. Whether it was the request's last."""
-        self.move(row, Status.FINISHED, now)
-        entry = self._entries[row.request_id]
-        entry.rows[row].image = image
-        return all(other.status.is_terminal for other in entry.rows.values())
-
-    def close(self, request_id: str) -> tuple[list[bytes], Timings]:
-        """Take out a request whose rows have all finished: its pictures and its times."""
-        entry = self._take(request_id)
-        rows = list(entry.rows.values())
+    def finish(self, row: RowId, image: bytes, now: float) -> Completed | None:
+        """Record a row's picture. If it was the request's last, the request is taken out; None if
+        others are missing, or if the request is gone.
+        """
+        with self._lock:
+            entry = self._entries.get(row.request_id)
+            if entry is None:
+                return None
+            self.move(row, Status.FINISHED, now)
+            entry.rows[row].image = image
+            rows = list(entry.rows.values())
+            if not all(other.status.is_terminal for other in rows):
+                return None
+            self._take(row.request_id)
         timings = Timings(
             queue_s=max(row.seconds(Status.WAITING, Status.ENCODING) for row in rows),
             encode_s=max(row.seconds(Status.ENCODING, Status.DENOISING) for row in rows),
@@ -103,18 +116,21 @@ class Ledger:
             total_s=max(row.seconds(Status.WAITING, Status.FINISHED) for row in rows),
             steps=entry.request.steps,
         )
-        return [row.image for row in rows], timings
+        return Completed([row.image for row in rows], timings, entry.eta_s)
 
     def abandon(self, request_id: str, status: Status, now: float) -> tuple[RowId, ...]:
         """Take out a request that has failed or was cancelled; its rows, of which those that
-        hadn't ended are moved to ``status``.
+        hadn't ended are moved to ``status``. None of them if it is gone already.
         """
-        rows = self._entries[request_id].rows
-        for row, entry in rows.items():
-            if not entry.status.is_terminal:
-                self.move(row, status, now)
-        self._take(request_id)
-        return tuple(rows)
+        with self._lock:
+            if request_id not in self._entries:
+                return ()
+            rows = self._entries[request_id].rows
+            for row, entry in rows.items():
+                if not entry.status.is_terminal:
+                    self.move(row, status, now)
+            self._take(request_id)
+            return tuple(rows)
 
     def _take(self, request_id: str) -> _Entry:
         del self._requests[request_id]

@@ -53,11 +53,11 @@ IMAGE_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class ImageDone:
-    """From an image thread: a row's file, or why there is none."""
+class FileDone:
+    """From an image thread: a row's file was written and answered, or there is none."""
 
-    row: RowId
-    outcome: bytes | RequestError
+    request_id: str
+    written: bool
 
 
 class Loop:
@@ -66,8 +66,8 @@ class Loop:
     Args:
         adapter: The model.
         scheduler: Chooses the rows of every tick.
-        sink: Called with everything that the engine has to say, on the loop's thread. It must
-            not block.
+        sink: Called with everything that the engine has to say, on the loop's thread, or on the
+            one that wrote a request's last file. It must not block.
         strict: Refuse requests that are predicted to miss their deadline.
     """
 
@@ -82,7 +82,7 @@ class Loop:
         self._scheduler = scheduler
         self._sink = sink
         self._strict = strict
-        self._mailbox: queue.SimpleQueue[ToEngine | ImageDone] = queue.SimpleQueue()
+        self._mailbox: queue.SimpleQueue[ToEngine | FileDone] = queue.SimpleQueue()
         self._ledger = Ledger()
         self._runner = Runner(adapter)
         self._decoder = Decoder(adapter)
@@ -127,15 +127,14 @@ class Loop:
         except queue.Empty:
             pass
 
-    def _handle(self, message: ToEngine | ImageDone) -> None:
+    def _handle(self, message: ToEngine | FileDone) -> None:
         match message:
             case Submit(request=request):
                 self._submit(request)
             case Cancel(request_id=request_id):
-                if request_id in self._ledger:
-                    self._end(request_id, RequestCancelled("the request was cancelled"))
-            case ImageDone(row=row, outcome=outcome):
-                self._image_done(row, outcome)
+                self._end(request_id, RequestCancelled("the request was cancelled"))
+            case FileDone(request_id=request_id, written=False):
+                self._end(request_id, DecodeFailed("the picture could not be written"))
             case SetPolicy(name=name):
                 self._scheduler.set_policy(name)
             case Stop():
@@ -221,8 +220,7 @@ class Loop:
             self._ledger.move(row, Status.DECODING, now)
             self._decoder.submit(row, latents)
         for row, error in result.failed.items():
-            if row.request_id in self._ledger:
-                self._end(row.request_id, error)
+            self._end(row.request_id, error)
 
     def _decode(self) -> None:
         for decoded in self._decoder.run():
@@ -235,32 +233,31 @@ class Loop:
                 self._images.submit(self._encode_image, decoded.row, decoded.outcome, request)
 
     def _encode_image(self, row: RowId, pixels: Pixels, request: GenerationRequest) -> None:
-        """On an image thread."""
+        """On an image thread, which answers by itself: the next tick may be long."""
         try:
             image = encode_file(pixels, request)
-            self._mailbox.put(ImageDone(row, image))
         except Exception:
             logger.exception("a picture could not be written")
-            failure = DecodeFailed("the picture could not be written")
-            self._mailbox.put(ImageDone(row, failure))
-
-    def _image_done(self, row: RowId, outcome: bytes | RequestError) -> None:
-        if row.request_id not in self._ledger:
+            self._mailbox.put(FileDone(row.request_id, written=False))
             return
-        if isinstance(outcome, RequestError):
-            self._end(row.request_id, outcome)
-        elif self._ledger.finish(row, outcome, time.monotonic()):
-            eta = self._ledger.eta(row.request_id)
-            images, timings = self._ledger.close(row.request_id)
+        if done := self._ledger.finish(row, image, time.monotonic()):
             self._sink(
-                Finished(request_id=row.request_id, images=images, timings=timings, eta_s=eta)
+                Finished(
+                    request_id=row.request_id,
+                    images=done.images,
+                    timings=done.timings,
+                    eta_s=done.eta_s,
+                )
             )
+        self._mailbox.put(FileDone(row.request_id, written=True))
 
     def _end(self, request_id: str, error: RequestError) -> None:
         """End a request without pictures, wherever its rows are."""
         cancelled = isinstance(error, RequestCancelled)
         status = Status.CANCELLED if cancelled else Status.FAILED
         rows = self._ledger.abandon(request_id, status, time.monotonic())
+        if not rows:  # It has ended already.
+            return
         self._scheduler.cancel(rows)
         self._runner.release(rows)
         self._decoder.cancel(set(rows))
