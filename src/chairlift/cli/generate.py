@@ -29,6 +29,7 @@ from chairlift.cli.options import (
     MaxBatchSize,
     OffloadTextEncoders,
     console,
+    make_folder,
     parse_device,
     parse_max_batch_size,
 )
@@ -76,7 +77,7 @@ def generate(
     offload_text_encoders: OffloadTextEncoders = False,
 ) -> None:
     """Generate pictures without a server; all prompts are denoised together."""
-    _make_folder(output)
+    make_folder(output)
 
     from chairlift.engine.engine import Engine
     from chairlift.models.registry import hide_progress_bars
@@ -120,13 +121,6 @@ def _parse_lora(given: str) -> tuple[str, float]:
         return (path, float(scale)) if separator else (given, 1.0)
     except ValueError:
         return given, 1.0
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"the folder {folder} can't be made: {error.strerror}") from None
 
 
 def _progress(*columns: ProgressColumn) -> Progress:

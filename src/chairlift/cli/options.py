@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+
+from chairlift.errors import ConfigurationError
 
 console = Console(stderr=True)
 
@@ -56,3 +59,11 @@ def parse_device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise typer.BadParameter(f"{name!r} is not auto, cpu or cuda[:i]", param_hint="--device")
     return name
+
+
+def make_folder(folder: Path) -> None:
+    """A folder for what a command writes; it may be there already."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the folder {folder} can't be made: {error.strerror}") from None

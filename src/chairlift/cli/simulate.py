@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from chairlift.cli.options import MaxBatchSize, console, parse_max_batch_size
+from chairlift.cli.options import MaxBatchSize, console, make_folder, parse_max_batch_size
 from chairlift.errors import ConfigurationError
 from chairlift.scheduling.names import DEFAULT_POLICY
 from chairlift.simulate.names import ARRIVAL_NAMES, CONTESTANT_NAMES, MIX_NAMES, ROUTER_NAMES
@@ -62,7 +62,7 @@ def simulate(
     loads = None if workload else _parse_loads(load or "0.9")
     numbers = _parse_seeds(seeds)
     if output:
-        _make_folder(output)
+        make_folder(output)
 
     from chairlift.simulate.comparison import Comparison, drawn_workload, given_workload
     from chairlift.simulate.workload import read_jobs
@@ -115,13 +115,6 @@ def _parse_seeds(given: str) -> list[int]:
         if not one.isdecimal():
             raise ConfigurationError(f"--seeds: {one!r} is no whole number from 0 on")
     return [int(one) for one in given.split(",")]
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"the folder {folder} can't be made: {error.strerror}") from None
 
 
 def _print(results: Iterable[Result]) -> None:

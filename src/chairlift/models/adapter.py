@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,9 +91,10 @@ class ForwardBatch:
     cfg_scales: Tensor
     """``(guided, 1, …)``, float32: the weight of classifier-free guidance."""
 
-    @property
-    def rows(self) -> int:
-        return len(self.latents) - self.guided
+    def of_guided_rows(self, name: str) -> Tensor:
+        """``(guided, 1, …)``: a number that each guided row has in its conditioning."""
+        numbers = self.conditioning[name][self.guided : 2 * self.guided]
+        return numbers.view(-1, *(1,) * (self.latents.dim() - 1))
 
 
 class Adapter(ABC):
@@ -165,34 +166,29 @@ class Adapter(ABC):
         """
 
 
-def split_guidance(output: Tensor, batch: ForwardBatch) -> tuple[Tensor, Tensor]:
-    """The two sides of a denoiser's output, in float32.
-
-    Args:
-        output: ``(guided + rows, …)``.
-
-    Returns:
-        The positive side of every row, and the negative side of the guided rows, in their order.
-    """
-    output = output.float()
-    return output[batch.guided :], output[: batch.guided].flip(0)
-
-
-def combine_guidance(output: Tensor, batch: ForwardBatch) -> Tensor:
+def combine_guidance(
+    output: Tensor,
+    batch: ForwardBatch,
+    adjust: Callable[[Tensor, Tensor], Tensor] = lambda guided, positive: guided,
+) -> Tensor:
     """Classifier-free guidance (Ho & Salimans 2022), row by row: ``negative + scale * (positive -
     negative)`` for the guided rows, the plain output for the others.
 
     Args:
         output: ``(guided + rows, …)``, the denoiser's output for ``batch``.
+        adjust: What a family makes of the guided outputs, given them and their positive sides,
+            both ``(guided, …)`` and float32.
 
     Returns:
         ``(rows, …)``, float32.
     """
-    positive, negative = split_guidance(output, batch)
+    output = output.float()
+    positive = output[batch.guided :]
     if not batch.guided:
         return positive
-    guided = torch.lerp(negative, positive[: batch.guided], batch.cfg_scales)
-    return torch.cat([guided, positive[batch.guided :]])
+    negative = output[: batch.guided].flip(0)
+    own, plain = positive[: batch.guided], positive[batch.guided :]
+    return torch.cat([adjust(torch.lerp(negative, own, batch.cfg_scales), own), plain])
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -139,12 +139,12 @@ def guide(output: Tensor, batch: ForwardBatch) -> Tensor:
     Returns:
         ``(rows, …)``, float32.
     """
-    combined = combine_guidance(output, batch)
-    if not batch.guided:
-        return combined
-    guided = pack(combined[: batch.guided])
-    positive = pack(output[batch.guided : 2 * batch.guided].float())
-    norms = torch.linalg.vector_norm(positive, dim=-1, keepdim=True)
-    guided = guided * (norms / torch.linalg.vector_norm(guided, dim=-1, keepdim=True))
     height, width = output.shape[2:]
-    return torch.cat([unpack(guided, height, width), combined[batch.guided :]])
+
+    def keep_norm(guided: Tensor, positive: Tensor) -> Tensor:
+        guided, positive = pack(guided), pack(positive)
+        norms = torch.linalg.vector_norm(positive, dim=-1, keepdim=True)
+        guided = guided * (norms / torch.linalg.vector_norm(guided, dim=-1, keepdim=True))
+        return unpack(guided, height, width)
+
+    return combine_guidance(output, batch, keep_norm)

@@ -83,15 +83,12 @@ def guide(output: Tensor, batch: ForwardBatch) -> Tensor:
     Returns:
         ``(rows, …)``, float32.
     """
-    combined = combine_guidance(output, batch)
-    if not batch.guided:
-        return combined
-    guided = combined[: batch.guided]
-    positive = output[batch.guided : 2 * batch.guided].float()
-    dimensions = tuple(range(1, output.dim()))
-    contrast = positive.std(dimensions, keepdim=True) / guided.std(dimensions, keepdim=True)
-    rescale = batch.conditioning["guidance_rescale"][batch.guided : 2 * batch.guided]
-    rescale = rescale.view(-1, *(1,) * len(dimensions))
-    # Rows that don't ask for it stay as they are, even where their contrast isn't a number.
-    rescaled = torch.where(rescale > 0, guided * (rescale * contrast + 1 - rescale), guided)
-    return torch.cat([rescaled, combined[batch.guided :]])
+
+    def rescale(guided: Tensor, positive: Tensor) -> Tensor:
+        dimensions = tuple(range(1, output.dim()))
+        contrast = positive.std(dimensions, keepdim=True) / guided.std(dimensions, keepdim=True)
+        share = batch.of_guided_rows("guidance_rescale")
+        # Rows that don't ask for it stay as they are, even where their contrast isn't a number.
+        return torch.where(share > 0, guided * (share * contrast + 1 - share), guided)
+
+    return combine_guidance(output, batch, rescale)

@@ -159,15 +159,12 @@ def guide(output: Tensor, batch: ForwardBatch) -> Tensor:
     Returns:
         ``(rows, …)``, float32.
     """
-    combined = combine_guidance(output, batch)
-    if not batch.guided:
-        return combined
-    guided, plain = combined[: batch.guided], combined[batch.guided :]
-    positive = output[batch.guided : 2 * batch.guided].float()
-    dimensions = tuple(range(1, output.dim()))
-    norm = torch.linalg.vector_norm(guided, dim=dimensions, keepdim=True)
-    factor = batch.conditioning["cfg_normalization"][batch.guided : 2 * batch.guided]
-    factor = factor.view(-1, *(1,) * len(dimensions))
-    bound = factor * torch.linalg.vector_norm(positive, dim=dimensions, keepdim=True)
-    bounded = torch.where((factor > 0) & (norm > bound), guided * (bound / norm), guided)
-    return torch.cat([bounded, plain])
+
+    def bound(guided: Tensor, positive: Tensor) -> Tensor:
+        dimensions = tuple(range(1, output.dim()))
+        norm = torch.linalg.vector_norm(guided, dim=dimensions, keepdim=True)
+        factor = batch.of_guided_rows("cfg_normalization")
+        most = factor * torch.linalg.vector_norm(positive, dim=dimensions, keepdim=True)
+        return torch.where((factor > 0) & (norm > most), guided * (most / norm), guided)
+
+    return combine_guidance(output, batch, bound)

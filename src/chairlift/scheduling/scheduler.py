@@ -67,7 +67,6 @@ class Scheduler:
             )
         if not 0 <= batch_delay < float("inf"):
             raise ConfigurationError(f"batch_delay is {batch_delay} s; it must be 0 or more")
-        self.max_aboard = ABOARD * max_batch_size if max_aboard is None else max_aboard
         self.costs = Costs() if costs is None else costs
         self._choose = _mode(batching)
         self._state = State(
@@ -75,7 +74,7 @@ class Scheduler:
             costs=self.costs,
             max_batch_size=max_batch_size,
             fill_to_knee=fill_to_knee,
-            max_aboard=self.max_aboard,
+            max_aboard=ABOARD * max_batch_size if max_aboard is None else max_aboard,
             memory=math.inf,
             batch_delay=batch_delay,
         )
