@@ -68,6 +68,7 @@ def test_more_prompts_at_once_than_the_cache_holds_are_all_answered() -> None:
     found = encoder.encode([Prompt("a"), Prompt("b"), Prompt("c")])
     assert [prompt.text for prompt in found] == ["a", "b", "c"]
     assert encoder.cached_bytes <= 1
+    assert encoder.largest_bytes == FakeModel().encode([Prompt("a")])[0].nbytes
 
 
 def create_decoder(model: FakeModel | None = None) -> Decoder:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chairlift.request import RowId
+from chairlift.scheduling.batching import MODES
 from chairlift.scheduling.costs import Costs, Shape
 from chairlift.scheduling.names import DEFAULT_POLICY, POLICY_NAMES
 from chairlift.scheduling.plan import Plan, TickResult
@@ -209,15 +210,29 @@ def test_the_policy_may_change_while_running() -> None:
     assert scheduler.plan(0.0).running == (RowId("short", 0),)
 
 
-@pytest.mark.parametrize("policy", POLICY_NAMES)
-def test_the_prediction_of_the_last_to_come_in_order_is_right(policy: str) -> None:
-    scheduler = create_scheduler("fcfs")
+@pytest.mark.parametrize("batching", MODES)
+def test_the_prediction_of_the_last_to_come_in_order_is_right(batching: str) -> None:
+    scheduler = create_scheduler("fcfs", batching=batching)
     scheduler.submit([a_row(f"large{n}", side=16, evaluations=10) for n in range(3)])
+    scheduler.submit([a_row(f"small{n}", evaluations=10, arrival=0.1) for n in range(3)])
     scheduler.submit([a_row("last", evaluations=10, arrival=0.5)])
-    predicted = scheduler.predict(RowId("last", 0), 0.5)
+    predicted, backlog = scheduler.predict([RowId("last", 0)], 0.5), scheduler.backlog()
     clock = Clock(scheduler)
     clock.run()
-    assert predicted == pytest.approx(clock.finished["last"], rel=0.15)
+    assert predicted == pytest.approx(clock.finished["last"], rel=0.1)
+    assert backlog == pytest.approx(clock.now, rel=0.1)
+
+
+def test_a_prediction_counts_encoding_and_decoding_of_all_who_come_before() -> None:
+    once = {"encode_seconds": {"1": 1.0}, "decode_seconds": {"1": 10.0}}
+    table = {"shapes": [shape | once for shape in TABLE["shapes"]]}
+    plain = Scheduler(policy="fcfs", costs=Costs(TABLE))
+    with_once = Scheduler(policy="fcfs", costs=Costs(table))
+    for scheduler in (plain, with_once):
+        scheduler.submit([a_row("large", side=16), a_row("small", arrival=0.1)])
+    last = [RowId("small", 0)]
+    assert with_once.predict(last, 1.0) == pytest.approx(plain.predict(last, 1.0) + 22)
+    assert with_once.backlog() == pytest.approx(plain.backlog() + 22)
 
 
 ROWS = st.lists(

@@ -22,6 +22,8 @@ class Encoder:
         self._max_bytes = max_bytes
         self._cache: OrderedDict[Prompt, Conditioning] = OrderedDict()
         self.cached_bytes = 0
+        self.largest_bytes = 0
+        """Of any conditioning so far."""
 
     def encode(self, prompts: Iterable[Prompt]) -> dict[Prompt, Conditioning]:
         """The conditioning of each prompt; those that aren't cached are encoded together, each
@@ -38,6 +40,7 @@ class Encoder:
     def _remember(self, prompt: Prompt, conditioning: Conditioning) -> None:
         if prompt not in self._cache:
             self.cached_bytes += conditioning.nbytes
+            self.largest_bytes = max(self.largest_bytes, conditioning.nbytes)
             self._cache[prompt] = conditioning
         self._cache.move_to_end(prompt)
         while self.cached_bytes > self._max_bytes:

@@ -148,7 +148,7 @@ class Loop:
             logger.exception("a schedule could not be made")
             self._fail(request.id, ScheduleFailed("the model has no schedule for these settings"))
             return
-        slot, decode = self._adapter.slot_memory(request), self._adapter.decode_memory(request)
+        slot, decode = self._runner.slot_memory(request), self._adapter.decode_memory(request)
         memory = slot + decode
         if memory > self._scheduler.memory:
             self._fail(
@@ -180,7 +180,7 @@ class Loop:
 
     def _predict(self, request: GenerationRequest, now: float) -> None:
         """Say by when a request will be done, and refuse it if that is too late and it matters."""
-        eta = max(self._scheduler.predict(row, now) for row in request.row_ids)
+        eta = self._scheduler.predict(request.row_ids, now)
         self._ledger.predict(request.id, eta)
         if self._strict and request.deadline is not None and eta > request.deadline:
             self._end(

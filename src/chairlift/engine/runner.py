@@ -66,6 +66,13 @@ class Runner:
         """The groups through which a row of this request goes."""
         return self._adapter.legs(request, self._schedule(request)[0])
 
+    def slot_memory(self, request: GenerationRequest) -> int:
+        """Bytes that a row of this request takes while it has a slot. Its texts count as much as
+        the largest so far.
+        """
+        sides = 1 + (request.cfg_scale > 1)
+        return self._adapter.slot_memory(request) + sides * self._encoder.largest_bytes
+
     @torch.inference_mode()
     def run(self, plan: Plan, requests: Mapping[str, GenerationRequest]) -> RunResult:
         """Take in the newcomers, run one forward, advance every row, let the finished go.

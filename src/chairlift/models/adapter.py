@@ -123,7 +123,7 @@ class Adapter(ABC):
         return np.full(schedule.evaluations, request.cfg_scale, dtype=np.float32)
 
     def slot_memory(self, request: GenerationRequest) -> int:
-        """Bytes that a row of this request takes while it has a slot, without its text."""
+        """Bytes that a row of this request takes while it has a slot, but for its texts."""
         numbers = math.prod(self.batch_key(request).latent_shape)
         # Latents, history and noise are float32; the denoiser's input has two sides.
         return numbers * (4 * (2 + HISTORY) + 2 * self.dtype.itemsize)

@@ -47,15 +47,15 @@ def continuous(state: State, now: float) -> Choice:
         rows = _pick(state, groups[place], ranks[place], oldest)
         if oldest in rows:  # It may lack a slot.
             return Choice(group=groups[place], rows=rows)
-    choices = []
-    for group, own in zip(groups, ranks, strict=True):
-        rows = _pick(state, group, own)
-        if not rows:  # Others have taken the memory that they need.
-            continue
-        rank = float(own[group.rows.place(rows[0].work.id)])
-        urgency = (-rows[0].work.priority, rank, group.last_turn, rows[0].number)
-        choices.append((urgency, Choice(group=group, rows=rows)))
-    return min(choices, key=lambda choice: choice[0])[1] if choices else Choice()
+    order = []
+    for place, (group, own) in enumerate(zip(groups, ranks, strict=True)):
+        head = group.rows.best(own, 1)[0]
+        rank = float(own[group.rows.place(head.work.id)])
+        order.append((-head.work.priority, rank, group.last_turn, head.number, place))
+    for *_, place in sorted(order):
+        if rows := _pick(state, groups[place], ranks[place]):
+            return Choice(group=groups[place], rows=rows)
+    return Choice()
 
 
 def dynamic(state: State, now: float) -> Choice:

@@ -82,7 +82,8 @@ class Roster:
         if size <= _FEW:  # Faster than numpy.
             numbers = self.column("number").tolist()
             keys = zip((-priority).tolist(), ranks.tolist(), numbers, range(size), strict=True)
-            return [self._rows[place] for *_, place in sorted(keys)[:count]]
+            first = [min(keys)] if count == 1 else sorted(keys)[:count]
+            return [self._rows[place] for *_, place in first]
         places = np.arange(size)
         if count < size and priority.min() == priority.max():
             # Only those that can be among the first are sorted.

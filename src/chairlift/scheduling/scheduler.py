@@ -11,15 +11,15 @@ the very same object on a virtual clock. A turn of the engine's loop is::
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from chairlift.errors import ConfigurationError
 from chairlift.request import RowId
-from chairlift.scheduling.batching import MODES, BatchingMode
+from chairlift.scheduling.batching import MODES, BatchingMode, continuous
 from chairlift.scheduling.costs import Costs
 from chairlift.scheduling.names import DEFAULT_POLICY, check_policy
 from chairlift.scheduling.plan import Plan, Snapshot, TickResult
-from chairlift.scheduling.policies import POLICIES
+from chairlift.scheduling.policies import POLICIES, Policy
 from chairlift.scheduling.state import State
 from chairlift.scheduling.work import Progress, RowWork
 
@@ -70,7 +70,8 @@ class Scheduler:
         self.costs = Costs() if costs is None else costs
         self._choose = _mode(batching)
         self._state = State(
-            policy=POLICIES[check_policy(policy)],
+            policy=self._policy(policy),
+            one_at_a_time=batching == "off",
             costs=self.costs,
             max_batch_size=max_batch_size,
             fill_to_knee=fill_to_knee,
@@ -94,7 +95,12 @@ class Scheduler:
         Raises:
             ConfigurationError: There is no such policy.
         """
-        self._state.policy = POLICIES[check_policy(name)]
+        self._state.policy = self._policy(name)
+
+    def _policy(self, name: str) -> Policy:
+        """Batches that run to completion are always begun in order of arrival."""
+        policy = POLICIES[check_policy(name)]
+        return policy if self._choose is continuous else POLICIES["fcfs"]
 
     def submit(self, rows: Iterable[RowWork]) -> None:
         """Append rows to the queue, in this order."""
@@ -117,16 +123,17 @@ class Scheduler:
         if group is None:
             return Plan(wake_at=choice.wake_at)
         for row in rows:
-            row.aboard = True
-            group.aboard[row.work.id] = row
+            if not row.aboard:
+                row.aboard = True
+                group.aboard[row.work.id] = row
         ending = [row for row in rows if row.left == 1]
         return Plan(
             key=group.key,
-            joining=tuple(row.work.id for row in rows if not row.done),
-            running=tuple(row.work.id for row in rows),
-            steps=tuple(row.done for row in rows),
-            finishing=frozenset(row.work.id for row in ending if row.remaining == 1),
-            changing=frozenset(row.work.id for row in ending if row.remaining > 1),
+            joining=tuple([row.work.id for row in rows if not row.done]),
+            running=tuple([row.work.id for row in rows]),
+            steps=tuple([row.done for row in rows]),
+            finishing=frozenset([row.work.id for row in ending if row.remaining == 1]),
+            changing=frozenset([row.work.id for row in ending if row.remaining > 1]),
         )
 
     def update(self, result: TickResult) -> None:
@@ -153,25 +160,27 @@ class Scheduler:
             else:
                 group.rows.set(id, "left", row.remaining)
         if not result.failed:
-            self.costs.step(group.shape).observe(
-                len(plan.running), result.seconds - result.encode_seconds
-            )
+            group.curve.observe(len(plan.running), result.seconds - result.encode_seconds)
 
-    def predict(self, id: RowId, now: float) -> float:
-        """Predicted seconds from ``now`` until this row, which must be here, is done: the work of
-        all rows that the policy ranks no later, as if nobody came any more.
+    def predict(self, ids: Sequence[RowId], now: float) -> float:
+        """Predicted seconds from ``now`` until these rows of one request, which must be here, are
+        all done: the work of all rows that are served no later, as if nobody came any more.
         """
         groups = list(self._state.groups.values())
         views = [self._state.view(group, now) for group in groups]
         all_ranks = self._state.policy(views)
-        own = next(index for index, group in enumerate(groups) if id in group.rows)
-        rank = all_ranks[own][groups[own].rows.place(id)]
-        ahead = [
-            float(view.rows.column("left")[ranks <= rank].sum()) * view.each
-            for view, ranks in zip(views, all_ranks, strict=True)
-        ]
-        together = groups[own].rows[id].remaining * views[own].tick
-        return sum(ahead) - ahead[own] + max(ahead[own], together) + views[own].finish
+        own = next(index for index, group in enumerate(groups) if ids[0] in group.rows)
+        rows = [groups[own].rows[id] for id in ids]
+        rank = max(all_ranks[own][groups[own].rows.place(id)] for id in ids)
+        ahead = []
+        for group, view, ranks in zip(groups, views, all_ranks, strict=True):
+            served = ranks <= rank
+            denoise = float(view.rows.column("left")[served].sum()) * view.each
+            once = self.costs.encode(group.shape) + view.finish
+            ahead.append((denoise, int(served.sum()) * once))
+        together = max(row.remaining for row in rows) * views[own].tick
+        elsewhere = sum(denoise for denoise, _ in ahead) - ahead[own][0]
+        return elsewhere + max(ahead[own][0], together) + sum(once for _, once in ahead)
 
     def snapshot(self) -> Snapshot:
         groups = self._state.groups.values()
@@ -185,11 +194,11 @@ class Scheduler:
         """Predicted seconds of work that is accepted and not done."""
         total = 0.0
         for group in self._state.groups.values():
-            curve, cap = self.costs.step(group.shape), self._state.cap(group)
-            rows = min(cap, len(group))
-            each = curve.seconds(rows) / rows
+            rows = self._state.together(group)
+            each = group.curve.seconds(rows) / rows
             total += float(group.rows.column("left").sum()) * each
             total += len(group) * self.costs.decode(group.shape)
+            total += (len(group) - len(group.aboard)) * self.costs.encode(group.shape)
         return total
 
 

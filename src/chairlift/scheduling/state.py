@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from chairlift.request import RowId
 from chairlift.scheduling.batch_key import BatchKey
-from chairlift.scheduling.costs import Costs, Shape
+from chairlift.scheduling.costs import Costs, Curve, Shape
 from chairlift.scheduling.policies import SOFT_DEADLINE, Policy, View
 from chairlift.scheduling.roster import Roster
 from chairlift.scheduling.work import Progress
@@ -19,6 +19,8 @@ class Group:
 
     key: BatchKey
     shape: Shape
+    curve: Curve
+    """What its steps cost."""
     last_turn: int
     """The number of ticks when the group last ran, or else when it was made."""
     rows: Roster = field(default_factory=Roster)
@@ -37,6 +39,8 @@ class State:
     costs: Costs
     max_batch_size: int
     """The most rows in one forward."""
+    one_at_a_time: bool
+    """Whether requests don't share forwards."""
     fill_to_knee: bool
     """Whether a forward takes no more rows than the knee of its shape."""
     max_aboard: int
@@ -62,7 +66,13 @@ class State:
         """The most rows of ``group`` in one forward."""
         if not self.fill_to_knee:
             return self.max_batch_size
-        return self.costs.step(group.shape).knee(self.max_batch_size)
+        return group.curve.knee(self.max_batch_size)
+
+    def together(self, group: Group) -> int:
+        """How many rows of ``group`` a tick is predicted to have; a request's own images, which
+        share forwards even one request at a time, aren't thought of.
+        """
+        return 1 if self.one_at_a_time else min(self.cap(group), len(group.rows))
 
     def aboard(self) -> Iterator[Progress]:
         """Every row that has a slot."""
@@ -71,9 +81,9 @@ class State:
 
     def view(self, group: Group, now: float) -> View:
         """What the policy is told of ``group``."""
-        curve, cap = self.costs.step(group.shape), self.cap(group)
-        rows = min(cap, len(group.rows))
-        each, tick = curve.seconds(cap) / cap, curve.seconds(rows)
+        cap = 1 if self.one_at_a_time else self.cap(group)
+        rows = self.together(group)
+        each, tick = group.curve.seconds(cap) / cap, group.curve.seconds(rows)
         return View(
             rows=group.rows,
             now=now,
@@ -89,7 +99,9 @@ class State:
         work = row.work
         group = self.groups.get(row.key)
         if group is None:
-            group = self.groups[row.key] = Group(row.key, work.shape, last_turn=self.tick)
+            curve = self.costs.step(work.shape)
+            group = Group(row.key, work.shape, curve, last_turn=self.tick)
+            self.groups[row.key] = group
         alone = self.costs.alone(work.shape, work.evaluations)
         deadline = work.arrival + SOFT_DEADLINE * alone if work.deadline is None else work.deadline
         if not row.number:

@@ -64,23 +64,23 @@ class Progress:
     """The leg that it is on."""
     left: int = 0
     """Evaluations until the end of that leg."""
+    remaining: int = 0
+    """Evaluations until the row is done."""
 
     def __post_init__(self) -> None:
         self.left = self.work.legs[self.leg].evaluations
+        self.remaining = self.work.evaluations
 
     @property
     def key(self) -> BatchKey:
         """Of the group that it is in."""
         return self.work.legs[self.leg].key
 
-    @property
-    def remaining(self) -> int:
-        return self.work.evaluations - self.done
-
     def advance(self) -> None:
         """Count an evaluation; past the end of a leg that isn't the last, the next one begins."""
         self.done += 1
         self.left -= 1
+        self.remaining -= 1
         if not self.left and self.remaining:
             self.leg += 1
             self.left = self.work.legs[self.leg].evaluations
