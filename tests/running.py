@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 import uvicorn
@@ -19,6 +21,9 @@ from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Activity
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.server.app import create_app
+from chairlift.server.jobs.data_dir import DataDir
+from chairlift.server.jobs.manager import JobManager, Retention
+from chairlift.server.jobs.store import JobStore
 from chairlift.server.serve import bind
 
 T = TypeVar("T")
@@ -65,11 +70,33 @@ class EngineThread:
         return self.start(work).result(PATIENCE_SECONDS)
 
     @contextmanager
-    def serve(self, *, max_queue: int = 64, api_key: str | None = None) -> Iterator[httpx.Client]:
+    def jobs(
+        self, folder: Path | None = None, retention: Retention | None = None
+    ) -> Iterator[JobManager]:
+        """The jobs of the engine, in a folder that goes with them if none is given."""
+        with TemporaryDirectory() as temporary, DataDir.open(folder or Path(temporary)) as data_dir:
+            store = self.wait_for(JobStore.open(data_dir))
+            jobs = JobManager(self.client, store, retention or Retention())
+            self.wait_for(jobs.start())
+            try:
+                yield jobs
+            finally:
+                self.wait_for(jobs.close())
+
+    @contextmanager
+    def serve(
+        self,
+        *,
+        max_queue: int = 64,
+        api_key: str | None = None,
+        compat: Literal["a1111"] | None = None,
+        folder: Path | None = None,
+        retention: Retention | None = None,
+    ) -> Iterator[httpx.Client]:
         """Serve the engine on a free port; what is yielded talks to it."""
-        app = create_app(self.client, max_queue=max_queue, api_key=api_key)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        with bind("127.0.0.1", 0) as listening:
+        with self.jobs(folder, retention) as jobs, bind("127.0.0.1", 0) as listening:
+            app = create_app(self.client, jobs, max_queue=max_queue, api_key=api_key, compat=compat)
+            server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
             port = listening.getsockname()[1]
             serving = self.start(server.serve(sockets=[listening]))
             try:
@@ -110,7 +137,9 @@ def long_request(http: httpx.Client, client: EngineClient) -> Iterator[None]:
     aboard = threading.Event()
 
     def listener(activity: Activity) -> None:
-        if any(len(tick.riders) == LONG["n"] for tick in activity.ticks):
+        # A report may still tell of somebody who has left.
+        aboard_now = {rider.row for tick in activity.ticks for rider in tick.riders}
+        if sum(row.request_id in client.rides for row in aboard_now) == LONG["n"]:
             aboard.set()
 
     stop = client.listen(listener)

@@ -244,16 +244,16 @@ def ride(url: str, body: dict[str, Any]) -> httpx.Response:
 
 
 def wait_for_a_rider(lift: httpx.Response) -> Iterator[str]:
-    """Read a stream of events up to the first; what is left of it."""
+    """Read the events of the lift up to the first tick; what is left of them."""
     lines = lift.iter_lines()
-    assert any(line.startswith("data: ") for line in lines)
+    assert any('"riders"' in line for line in lines)
     return lines
 
 
 def test_a_signal_lets_those_who_ride_arrive(tmp_path: Path) -> None:
     with serving(tmp_path) as server, ThreadPoolExecutor() as pool:
         url = server.wait_until_ready()
-        assert len(server.leftovers) == 1
+        assert len(server.leftovers) == 2
         with httpx.stream("GET", f"{url}/v1/lift", timeout=PATIENCE_SECONDS) as lift:
             answer = pool.submit(ride, url, LONG | {"size": "128x128", "sampler": "euler"})
             lines = wait_for_a_rider(lift)
@@ -261,7 +261,10 @@ def test_a_signal_lets_those_who_ride_arrive(tmp_path: Path) -> None:
             rest = list(lines)  # to the end of the stream
             assert any('"running":0' in line for line in rest)
         assert len(answer.result().json()["data"]) == LONG["n"]
-        assert ended.result() == (0, "")
+        code, said = ended.result()
+        [line] = said.splitlines()
+        assert code == 0
+        assert "outcome=finished" in line
         assert not server.leftovers
 
 
@@ -271,7 +274,10 @@ def test_a_signal_tells_those_who_can_not_arrive(tmp_path: Path) -> None:
         with httpx.stream("GET", f"{url}/v1/lift", timeout=PATIENCE_SECONDS) as lift:
             answer = pool.submit(ride, url, LONG)
             lines = wait_for_a_rider(lift)
-            assert server.end(signal.SIGINT) == (0, "")
+            code, said = server.end(signal.SIGINT)
+            [line] = said.splitlines()
+            assert code == 0
+            assert "code=unavailable" in line
             assert list(lines)[-1] == ""
         assert answer.result().status_code == 503
         assert answer.result().json()["error"]["code"] == "unavailable"

@@ -3,16 +3,19 @@
 * ChairliftError
   * ConfigurationError: an option or the surroundings are wrong (exit code 2)
     * ModelError: a model folder is missing, incomplete or not supported
-  * IllegalTransition: a row was moved to a status that it can't reach
+  * IllegalTransition: a row or a job was moved to a status that it can't reach
   * RequestError: one request can't be served
     * InvalidRequest (400)
     * InvalidApiKey (401)
-    * UnknownModel (404)
+    * UnknownModel, UnknownRequest, UnknownJob, UnknownPicture (404)
+    * JobFinished, JobNotFinished (409)
     * PayloadTooLarge (413)
+    * IdempotencyMismatch (422)
     * QueueFull, DeadlineUnattainable (429)
     * RequestCancelled (499)
     * GenerationFailed (500)
-      * ScheduleFailed, EncodeFailed, StepFailed, DecodeFailed, NumericalError, EngineCrash
+      * ScheduleFailed, EncodeFailed, StepFailed, DecodeFailed, NumericalError, EngineCrash,
+        StorageFailed
     * Unavailable (503)
 
 A :class:`RequestError` knows its HTTP status and the fields of OpenAI's error object. It crosses
@@ -37,7 +40,7 @@ class ModelError(ConfigurationError):
 
 
 class IllegalTransition(ChairliftError):
-    """A row was moved to a status that it can't reach from where it is."""
+    """A row or a job was moved to a status that it can't reach from where it is."""
 
 
 class RequestError(ChairliftError):
@@ -60,6 +63,10 @@ class RequestError(ChairliftError):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+
+    def to_object(self) -> dict[str, str | None]:
+        """OpenAI's error object."""
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
 
 
 class InvalidRequest(RequestError):
@@ -84,6 +91,54 @@ class UnknownModel(RequestError):
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
+
+
+class UnknownRequest(RequestError):
+    """The request isn't here, or is finished."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "request_not_found"
+
+
+class UnknownJob(RequestError):
+    """There is no job with this id, or no longer."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "job_not_found"
+
+
+class JobFinished(RequestError):
+    """The job has ended, and can't be cancelled any more."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "job_finished"
+
+
+class JobNotFinished(RequestError):
+    """The job has no pictures yet."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "job_not_finished"
+
+
+class IdempotencyMismatch(RequestError):
+    """An idempotency key came with another request before."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_mismatch"
+
+
+class UnknownPicture(RequestError):
+    """The job has no picture of this number."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "image_not_found"
 
 
 class PayloadTooLarge(RequestError):
@@ -158,6 +213,12 @@ class EngineCrash(GenerationFailed):
     """The engine process died again and again with this request aboard."""
 
     code = "engine_crash"
+
+
+class StorageFailed(GenerationFailed):
+    """The disk is full or fails: a job or its pictures can't be stored, or can't be read."""
+
+    code = "storage_failed"
 
 
 class Unavailable(RequestError):

@@ -46,6 +46,8 @@ class GenerationRequest:
     """One call, with every default filled in and every value checked."""
 
     id: str
+    model: str
+    """The id of the model that is asked for; every value was checked against its card."""
     prompt: str
     negative_prompt: str | None
     width: int
@@ -80,6 +82,8 @@ class GenerationRequest:
     output_format: OutputFormat
     output_compression: int
     """Quality of JPEG and WebP, 0 to 100; PNG is lossless and ignores it, MP4 too."""
+    preview_steps: tuple[int, ...] = ()
+    """The sampler steps after which the half-made pictures are wanted."""
     deadline: float | None = None
     """Seconds from acceptance by which the caller wants the pictures."""
     priority: int = 0
@@ -88,6 +92,11 @@ class GenerationRequest:
     """Whose request it is, for the policy that is fair between callers."""
     warnings: tuple[str, ...] = ()
     """Values that were given and have no effect, a sentence each."""
+
+    @property
+    def size(self) -> str:
+        """In pixels, like ``128x64``."""
+        return f"{self.width}x{self.height}"
 
     @property
     def row_ids(self) -> tuple[RowId, ...]:

@@ -28,6 +28,7 @@ MAX_SEED = 2**63 - 1
 MAX_GUIDANCE_SCALE = 100.0
 MAX_LORA_SCALE = 10.0
 MAX_PRIORITY = 10
+MAX_PARTIAL_IMAGES = 3
 MAX_DEADLINE_MS = 86_400_000.0
 RANDOM_SEED = -1
 
@@ -56,6 +57,8 @@ def create_request(
     n: int = 1,
     output_format: str | None = None,
     output_compression: int = 90,
+    partial_images: int | None = None,
+    preview_every: int | None = None,
     deadline_ms: float | None = None,
     priority: int = 0,
     caller: str = "",
@@ -74,6 +77,7 @@ def create_request(
 
     _check_text("prompt", prompt)
     _check_text("negative_prompt", negative_prompt or "")
+    _check_text("user", caller)
     _check_size(card, width, height)
     _check_frames(card, frames)
     _check_range("num_inference_steps", steps, 1, limits.max_steps)
@@ -87,6 +91,7 @@ def create_request(
         _check_number("deadline_ms", deadline_ms, 1.0, MAX_DEADLINE_MS)
     return GenerationRequest(
         id=id,
+        model=card.id,
         prompt=prompt,
         negative_prompt=negative_prompt,
         width=width,
@@ -114,6 +119,7 @@ def create_request(
         n=n,
         output_format=_output_format(card, output_format),
         output_compression=output_compression,
+        preview_steps=_preview_steps(card, steps, partial_images, preview_every),
         deadline=None if deadline_ms is None else deadline_ms / 1000,
         priority=priority,
         caller=caller,
@@ -189,6 +195,29 @@ def _check_loras(card: ModelCard, loras: Sequence[LoraUse]) -> None:
         if any(other.name == lora.name for other in loras[:number]):
             raise InvalidRequest(f"lora {lora.name!r} is given twice", param="loras")
         _check_number(f"scale of lora {lora.name!r}", lora.scale, -MAX_LORA_SCALE, MAX_LORA_SCALE)
+
+
+def _preview_steps(
+    card: ModelCard, steps: int, partial_images: int | None, preview_every: int | None
+) -> tuple[int, ...]:
+    """After which steps pictures are shown: spread evenly, or after every so many; never after the
+    last, which the picture itself follows.
+    """
+    if (partial_images or preview_every) and card.is_video:
+        raise InvalidRequest(f"{card.id} makes videos, which have no previews", param="model")
+    if partial_images and preview_every is not None:
+        raise InvalidRequest(
+            f"preview_every is {preview_every} and partial_images is {partial_images}; "
+            "give one of them",
+            param="preview_every",
+        )
+    if preview_every is not None:
+        _check_range("preview_every", preview_every, 1, card.limits.max_steps)
+        return tuple(range(preview_every, steps, preview_every))
+    count = partial_images or 0
+    _check_range("partial_images", count, 0, MAX_PARTIAL_IMAGES)
+    shown = {steps * (number + 1) // (count + 1) for number in range(count)}
+    return tuple(sorted(shown - {0}))
 
 
 def _output_format(card: ModelCard, name: str | None) -> OutputFormat:

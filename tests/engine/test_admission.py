@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chairlift.engine.loop import Loop
-from chairlift.engine.messages import Failed, Finished, FromEngine, SetPolicy, Submit
+from chairlift.engine.messages import Accepted, Failed, Finished, FromEngine, SetPolicy, Submit
 from chairlift.models.fake import FakeModel
 from chairlift.scheduling.scheduler import Scheduler
 from tests.builders import a_request
@@ -43,9 +43,16 @@ def test_without_strict_admission_it_is_late() -> None:
     assert refused == []
 
 
-def test_the_prediction_comes_with_the_pictures() -> None:
-    [_, second], _ = run(False, steps=50)
-    assert 0.1 < second.eta_s < 10
+def test_the_prediction_comes_at_acceptance() -> None:
+    said: list[FromEngine] = []
+    loop = Loop(FakeModel(step_seconds=0.005), Scheduler(), said.append)
+    for count, id in enumerate(("first", "second"), 1):
+        loop.send(Submit(request=a_request(id, steps=50)))
+        while sum(isinstance(message, Finished) for message in said) < count:
+            loop.turn()
+    accepted = [message for message in said if isinstance(message, Accepted)]
+    assert [message.request_id for message in accepted] == ["first", "second"]
+    assert 0.1 < accepted[1].eta_s < 10
 
 
 def test_the_policy_may_be_changed_by_a_message() -> None:

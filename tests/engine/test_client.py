@@ -53,7 +53,7 @@ def a_long_request(id: str) -> GenerationRequest:
 
 def submit(engine: EngineThread, request: GenerationRequest) -> Future[Finished]:
     async def generate() -> Finished:
-        return await engine.client.submit(request)
+        return await engine.client.submit(request).answer
 
     return engine.start(generate())
 
@@ -154,7 +154,7 @@ def test_closing_ends_the_process_and_answers_everybody(
         [folder] = tmp_path.iterdir()
         assert folder.stat().st_mode & 0o077 == 0  # for nobody else
 
-        waiting = client.submit(a_long_request("late"))
+        waiting = client.submit(a_long_request("late")).answer
         await client.close()
 
         with pytest.raises(Unavailable, match="shutting down"):

@@ -33,9 +33,9 @@ def create_scheduler(policy: str = DEFAULT_POLICY, **options: Any) -> Scheduler:
 class Clock:
     """Runs a scheduler on the times of the table."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, now: float = 0.0) -> None:
         self.scheduler = scheduler
-        self.now = 0.0
+        self.now = now
         self.costs = Costs(TABLE)
         self.finished: dict[str, float] = {}
 
@@ -101,6 +101,20 @@ def test_rows_are_filled_to_the_knee_and_no_further() -> None:
     scheduler = create_scheduler()
     scheduler.submit([a_row(str(number), side=16) for number in range(9)])
     assert len(scheduler.plan(0.0).running) == 1
+
+
+def test_a_batch_size_that_was_measured_in_a_bad_moment_is_tried_again() -> None:
+    wrong = {"1": 0.1, "2": 0.4, "4": 0.8, "8": 1.6}
+    shape = {"width": 64, "height": 64, "step_seconds": wrong}
+    scheduler = Scheduler(costs=Costs({"shapes": [shape]}))
+    scheduler.submit([a_row(str(number), evaluations=10_000) for number in range(8)])
+    sizes = []
+    for number in range(6000):
+        plan = scheduler.plan(0.1 * number)
+        sizes.append(len(plan.running))
+        scheduler.update(TickResult(plan=plan, seconds=0.1))
+    assert sizes[0] == 1
+    assert sizes[-1] == 8
 
 
 def test_a_given_batch_size_is_not_the_knee() -> None:
@@ -216,11 +230,52 @@ def test_the_prediction_of_the_last_to_come_in_order_is_right(batching: str) -> 
     scheduler.submit([a_row(f"large{n}", side=16, evaluations=10) for n in range(3)])
     scheduler.submit([a_row(f"small{n}", evaluations=10, arrival=0.1) for n in range(3)])
     scheduler.submit([a_row("last", evaluations=10, arrival=0.5)])
-    predicted, backlog = scheduler.predict([RowId("last", 0)], 0.5), scheduler.backlog()
+    predicted, backlog = scheduler.predict(0.5)["last"], scheduler.backlog()
     clock = Clock(scheduler)
     clock.run()
     assert predicted == pytest.approx(clock.finished["last"], rel=0.1)
     assert backlog == pytest.approx(clock.now, rel=0.1)
+
+
+def crowd() -> list[Any]:
+    return [
+        a_row(f"{side}, {number}", side=side, evaluations=10 + side + number, arrival=side - number)
+        for side in (8, 16)
+        for number in range(6)
+    ]
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "srpt", "fair"])
+def test_predictions_are_right_for_everybody_where_ranks_stay(policy: str) -> None:
+    scheduler = create_scheduler(policy)
+    scheduler.submit(crowd())
+    predicted = scheduler.predict(20.0)
+    clock = Clock(scheduler, now=20.0)
+    clock.run()
+    assert predicted.keys() == clock.finished.keys()
+    for id, finished in clock.finished.items():
+        assert 20.0 + predicted[id] == pytest.approx(finished, abs=0.06 * clock.now)
+
+
+@pytest.mark.parametrize("policy", POLICY_NAMES)
+def test_the_last_of_all_predictions_is_right(policy: str) -> None:
+    scheduler = create_scheduler(policy)
+    scheduler.submit(crowd())
+    predicted = scheduler.predict(20.0)
+    clock = Clock(scheduler, now=20.0)
+    clock.run()
+    assert 20.0 + max(predicted.values()) == pytest.approx(clock.now, rel=0.1)
+
+
+def test_who_has_priority_is_predicted_first() -> None:
+    scheduler = create_scheduler("fcfs")
+    scheduler.submit([a_row("low", side=16), a_row("high", side=16, arrival=1.0, priority=1)])
+    predicted = scheduler.predict(1.0)
+    assert predicted["high"] < predicted["low"]
+
+
+def test_nobody_is_predicted_where_nobody_is() -> None:
+    assert create_scheduler().predict(0.0) == {}
 
 
 def test_a_prediction_counts_encoding_and_decoding_of_all_who_come_before() -> None:
@@ -230,8 +285,7 @@ def test_a_prediction_counts_encoding_and_decoding_of_all_who_come_before() -> N
     with_once = Scheduler(policy="fcfs", costs=Costs(table))
     for scheduler in (plain, with_once):
         scheduler.submit([a_row("large", side=16), a_row("small", arrival=0.1)])
-    last = [RowId("small", 0)]
-    assert with_once.predict(last, 1.0) == pytest.approx(plain.predict(last, 1.0) + 22)
+    assert with_once.predict(1.0)["small"] == pytest.approx(plain.predict(1.0)["small"] + 22)
     assert with_once.backlog() == pytest.approx(plain.backlog() + 22)
 
 

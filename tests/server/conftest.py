@@ -14,7 +14,7 @@ from tests.running import EngineThread
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[EngineThread]:
-    with EngineThread(WorkerConfig(model="fake")) as engine:
+    with EngineThread(WorkerConfig(model="fake", max_batch_size=16)) as engine:
         yield engine
 
 
@@ -26,4 +26,17 @@ def client(engine: EngineThread) -> EngineClient:
 @pytest.fixture(scope="session")
 def http(engine: EngineThread) -> Iterator[httpx.Client]:
     with engine.serve() as http:
+        yield http
+
+
+@pytest.fixture(scope="session")
+def slow_engine() -> Iterator[EngineThread]:
+    """A step takes 20 ms, so that there is time to do something meanwhile."""
+    with EngineThread(WorkerConfig(model="fake:0.02", max_batch_size=16)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def slow_http(slow_engine: EngineThread) -> Iterator[httpx.Client]:
+    with slow_engine.serve() as http:
         yield http

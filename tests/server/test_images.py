@@ -18,6 +18,7 @@ from chairlift import Engine
 from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Activity
 from chairlift.server.app import create_app
+from chairlift.server.jobs.manager import JobManager
 from tests.running import (
     GENERATIONS,
     LONG,
@@ -99,7 +100,7 @@ def test_image_i_has_the_seed_plus_i(http: httpx.Client) -> None:
     together = generate(http, n=3, seed=41)
     assert seeds(together) == [41, 42, 43]
     assert files(together) == [files(generate(http, seed=41 + image))[0] for image in range(3)]
-    assert len(set(files(together))) == 3
+    assert len({picture(together, image).tobytes() for image in range(3)}) == 3
 
 
 @pytest.mark.parametrize("field", [{}, {"seed": None}, {"seed": -1}])
@@ -126,7 +127,9 @@ def test_a_random_seed_is_named_and_gives_the_same_again(
     ids=str,
 )
 def test_every_setting_matters(http: httpx.Client, field: dict[str, Any]) -> None:
-    assert files(generate(http, **({"seed": 1} | field))) != files(generate(http, seed=1))
+    # Of the pictures, not of the files, which carry the settings.
+    with_it = picture(generate(http, **({"seed": 1} | field)))
+    assert with_it.tobytes() != picture(generate(http, seed=1)).tobytes()
 
 
 def test_null_and_auto_are_the_defaults(http: httpx.Client) -> None:
@@ -200,16 +203,15 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(
 
 
 def test_callers_who_come_at_once_do_not_overfill_the_queue(engine: EngineThread) -> None:
-    app = create_app(engine.client, max_queue=5)
-
-    async def rush() -> list[int]:
+    async def rush(jobs: JobManager) -> list[int]:
         body = {"prompt": "a boat", "size": "256x256", "num_inference_steps": 50}
-        transport = httpx.ASGITransport(app)
+        transport = httpx.ASGITransport(create_app(engine.client, jobs, max_queue=5))
         async with httpx.AsyncClient(transport=transport, base_url="http://lift") as http:
             posts = [http.post(GENERATIONS, json=body) for _ in range(20)]
             return [answer.status_code for answer in await asyncio.gather(*posts)]
 
-    statuses = engine.wait_for(rush())
+    with engine.jobs() as jobs:
+        statuses = engine.wait_for(rush(jobs))
     assert Counter(statuses) == {200: 5, 429: 15}
 
 

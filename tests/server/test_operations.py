@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,9 @@ from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Activity
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.server.app import create_app
+from chairlift.server.jobs.data_dir import DataDir
+from chairlift.server.jobs.manager import JobManager, Retention
+from chairlift.server.jobs.store import JobStore
 from tests.builders import create_card
 from tests.running import (
     GENERATIONS,
@@ -62,17 +66,20 @@ def test_a_server_with_an_engine_is_alive_and_ready(http: httpx.Client) -> None:
     assert http.get("/version").json() == {"version": chairlift.__version__}
 
 
-def test_a_server_without_an_engine_is_alive_but_not_ready() -> None:
-    app = create_app(EngineClient(WorkerConfig(model="fake")), max_queue=8)
+def test_a_server_without_an_engine_is_alive_but_not_ready(tmp_path: Path) -> None:
+    client = EngineClient(WorkerConfig(model="fake"))
 
     async def visit() -> dict[str, httpx.Response]:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://lift") as http:
+        store = await JobStore.open(data_dir)
+        jobs = JobManager(client, store, Retention())
+        transport = httpx.ASGITransport(create_app(client, jobs, max_queue=8))
+        async with store, httpx.AsyncClient(transport=transport, base_url="http://lift") as http:
             answers = {path: await http.get(path) for path in ("/health", "/ready", "/v1/models")}
             answers["post"] = await http.post(GENERATIONS, json={"prompt": "a boat"})
             return answers
 
-    answers = asyncio.run(visit())
+    with DataDir.open(tmp_path) as data_dir:
+        answers = asyncio.run(visit())
     assert answers.pop("/health").status_code == 200
     assert {answer.status_code for answer in answers.values()} == {503}
     assert {answer.json()["error"]["code"] for answer in answers.values()} == {"unavailable"}
@@ -106,7 +113,7 @@ def test_no_label_names_a_prompt_or_a_request(http: httpx.Client) -> None:
         for sample in family.samples
         for name, value in sample.labels.items()
     }
-    assert labels.keys() == {"le", "outcome", "reason"}
+    assert labels.keys() == {"le", "outcome", "reason", "status"}
 
 
 def test_finished_requests_and_their_pictures_are_counted(engine: EngineThread) -> None:
@@ -129,7 +136,7 @@ def test_ticks_are_counted_with_their_rows(engine: EngineThread) -> None:
 
 def test_the_gauges_follow_the_work(http: httpx.Client, client: EngineClient) -> None:
     with long_request(http, client):
-        assert metric(http, "chairlift_requests_running") == 10
+        wait_until(lambda: metric(http, "chairlift_requests_running") == 1)
         assert metric(http, "chairlift_requests_waiting") == 0
         assert metric(http, "chairlift_backlog_seconds") > 0
     generate(http)
@@ -156,7 +163,8 @@ def test_the_lift_shows_every_tick_with_its_riders(engine: EngineThread) -> None
     with engine.serve() as http, http.stream("GET", "/v1/lift") as lift:
         assert lift.headers["Content-Type"].startswith("text/event-stream")
         lines = lift.iter_lines()
-        assert next(lines).startswith(":")  # from here on, nothing is missed
+        now = next(events(lines))  # from here on, nothing is missed
+        assert (now["ticks"], now["running"], now["waiting"], now["queue"]) == ([], 0, 0, [])
         visitor = threading.Thread(
             target=generate,
             args=(http,),

@@ -44,6 +44,11 @@ def about(field: str, value: Any, message: str, **other: Any) -> Refusal:
     return Refusal({"prompt": "a boat"} | {field: value}, field, message, **other)
 
 
+def with_stream(message: str, **fields: Any) -> Refusal:
+    """The refusal of a stream, for the first of some fields."""
+    return Refusal({"prompt": "a boat", "stream": True} | fields, next(iter(fields)), message)
+
+
 OUT_OF_BOUNDS = [
     about("n", 0, "n is 0; it must be from 1 to 10"),
     about("n", 11, "n is 11; it must be from 1 to 10"),
@@ -158,8 +163,15 @@ CHOICES = [
     about(
         "output_format", "gif", "output_format is \"gif\"; input should be 'png', 'jpeg' or 'webp'"
     ),
-    about("stream", True, "stream is true; streaming is not offered"),
-    about("partial_images", 1, "partial_images is 1; without streaming it must be 0"),
+    about("partial_images", 1, "partial_images is 1; it needs stream: true"),
+    about("preview_every", 2, "preview_every is 2; it needs stream: true"),
+    with_stream("partial_images is 4; it must be from 0 to 3", partial_images=4),
+    with_stream("preview_every is 0; it must be from 1 to 200", preview_every=0),
+    with_stream(
+        "preview_every is 2 and partial_images is 1; give one of them",
+        preview_every=2,
+        partial_images=1,
+    ),
 ]
 
 TYPES = [

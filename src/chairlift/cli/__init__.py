@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 import chairlift
+from chairlift.cli.bench import bench
 from chairlift.cli.generate import generate
 from chairlift.cli.options import console
 from chairlift.cli.profile import profile
@@ -27,6 +28,7 @@ app.command()(serve)
 app.command()(generate)
 app.command()(profile)
 app.command()(simulate)
+app.command()(bench)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from chairlift.cli.like import LikePicture
 from chairlift.cli.options import (
     Batching,
     Device,
@@ -41,7 +42,17 @@ if TYPE_CHECKING:
 
 
 def generate(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="One picture each.")],
+    context: typer.Context,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT…", help="One picture each.")
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Use the settings in this picture, also its prompt; what is given here overrides.",
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="A folder or a hub id; left out, the bundled model.")
     ] = None,
@@ -75,8 +86,16 @@ def generate(
     dtype: Dtype = "auto",
     load_format: LoadFormat = "auto",
     offload_text_encoders: OffloadTextEncoders = False,
+    metadata: Annotated[
+        bool, typer.Option(help="Pictures carry the settings that they were made with.")
+    ] = True,
 ) -> None:
     """Generate pictures without a server; all prompts are denoised together."""
+    picture = None if like is None else LikePicture.read(like)
+    if picture is None and not prompts:
+        context.fail("Missing argument 'PROMPT…'.")
+    if picture is not None and not lora:
+        picture.require_loras()
     make_folder(output)
 
     from chairlift.engine.engine import Engine
@@ -98,6 +117,7 @@ def generate(
         "output_format": output_format,
         "loras": [LoraUse(path, scale) for path, scale in loras],
     }
+    given = {name: value for name, value in settings.items() if value is not None}
     with _loading_progress() as on_progress:
         engine = Engine(
             model,
@@ -108,10 +128,15 @@ def generate(
             load_format=load_format,
             loras={path: path for path, _ in loras},
             offload_text_encoders=offload_text_encoders,
+            metadata=metadata,
             progress=on_progress,
         )
     with engine:
-        _generate(engine, prompts, settings, output)
+        if picture is not None:
+            _warn(picture.warnings(engine.card))
+            given = picture.arguments(engine.card) | given
+        prompt = given.pop("prompt", "")  # The picture's.
+        _generate(engine, prompts or [prompt], given, output)
 
 
 def _parse_lora(given: str) -> tuple[str, float]:
@@ -153,12 +178,11 @@ def _generate(engine: Engine, prompts: list[str], settings: dict[str, Any], outp
 
         engine.on_activity = on_activity
         futures = [engine.submit(prompt, **settings) for prompt in prompts]
-        steps = settings["steps"] or engine.card.defaults.steps
+        steps = settings.get("steps", engine.card.defaults.steps)
         progress.update(task, total=len(prompts) * settings["n"] * steps)
         pictures = [picture for future in futures for picture in future.result()]
     seconds = time.monotonic() - start
-    for warning in dict.fromkeys(text for one in pictures for text in one.request.warnings):
-        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
+    _warn(dict.fromkeys(text for one in pictures for text in one.request.warnings))
     out = Console()
     for number, picture in enumerate(pictures):
         path = _free_path(output, number, picture.request.output_format)
@@ -168,6 +192,11 @@ def _generate(engine: Engine, prompts: list[str], settings: dict[str, Any], outp
             raise ConfigurationError(f"{path} can't be written: {error.strerror}") from None
         out.print(Text(f"{path}  seed {picture.seed}"), soft_wrap=True)
     console.print(f"{len(pictures)} in {seconds:.2f} s", highlight=False)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
 
 
 def _free_path(folder: Path, number: int, suffix: str) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -20,10 +22,14 @@ from chairlift.cli.options import (
     parse_device,
     parse_max_batch_size,
 )
+from chairlift.logs import LogFormat
 from chairlift.scheduling.names import DEFAULT_POLICY, POLICY_NAMES
 
 if TYPE_CHECKING:
     from chairlift.card import ModelCard
+    from chairlift.server.jobs.manager import Retention
+
+logger = logging.getLogger(__name__)
 
 
 def serve(
@@ -51,6 +57,23 @@ def serve(
     api_key: Annotated[
         str | None, typer.Option(envvar="CHAIRLIFT_API_KEY", help="What callers must send.")
     ] = None,
+    compat: Annotated[
+        Literal["a1111"] | None,
+        typer.Option(help="Also answer the clients of AUTOMATIC1111's web UI."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for jobs and their pictures; left out, one of the port's in the user's "
+            "state folder."
+        ),
+    ] = None,
+    keep_days: Annotated[
+        float, typer.Option(help="How long finished jobs are kept; 0 is for ever.")
+    ] = 7.0,
+    keep_gib: Annotated[
+        float, typer.Option(help="How large all their pictures may be; 0 is no bound.")
+    ] = 10.0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     load_format: LoadFormat = "auto",
@@ -59,9 +82,18 @@ def serve(
         typer.Option(metavar="NAME=PATH", help="A LoRA that requests may name; repeatable."),
     ] = None,
     offload_text_encoders: OffloadTextEncoders = False,
+    metadata: Annotated[
+        bool, typer.Option(help="Pictures carry the settings that they were made with.")
+    ] = True,
     shutdown_timeout: Annotated[
         int, typer.Option(min=0, help="Seconds that running requests have to finish.")
     ] = 30,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="How the lines on standard error look.")
+    ] = "text",
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="The line of a request has its prompt.")
+    ] = False,
 ) -> None:
     """Serve a model over HTTP."""
     from chairlift.engine.messages import Loading, Ready
@@ -69,16 +101,22 @@ def serve(
     from chairlift.server.serve import ServeConfig
     from chairlift.server.serve import serve as run_server
 
+    def tell(text: Text) -> None:
+        if log_format == "json":
+            logger.info(text.plain)
+        else:
+            console.print(text, soft_wrap=True)
+
     def on_loading(message: Loading) -> None:
         if message.done < message.total:
-            console.print(f"loading {message.part} ({message.done + 1} of {message.total})")
+            tell(Text(f"loading {message.part} ({message.done + 1} of {message.total})"))
 
     def on_ready(ready: Ready, url: str) -> None:
         card = ready.card
-        _print_memory(card)
+        for line in _describe_memory(card):
+            tell(Text(line))
         weights = f"{card.parameters / 1e6:.1f} M weights, {card.dtype} on {card.device}"
-        line = Text.assemble((card.id, "bold"), f" ({weights}) is served at ", (url, "bold"))
-        console.print(line, soft_wrap=True)
+        tell(Text.assemble((card.id, "bold"), f" ({weights}) is served at ", (url, "bold")))
 
     run_server(
         ServeConfig(
@@ -95,33 +133,48 @@ def serve(
                 strict=admission == "strict",
                 max_batch_size=parse_max_batch_size(max_batch_size),
                 batch_delay=_parse_delay(batch_delay_ms),
+                metadata=metadata,
+                log_format=log_format,
             ),
             host=host,
             port=port,
             max_queue=max_queue,
+            data_dir=data_dir,
+            retention=_parse_retention(keep_days, keep_gib),
             api_key=_parse_api_key(api_key),
+            compat=compat,
             shutdown_timeout=shutdown_timeout,
+            log_prompts=log_prompts,
         ),
         on_loading,
         on_ready,
     )
 
 
-def _print_memory(card: ModelCard) -> None:
+def _describe_memory(card: ModelCard) -> list[str]:
     """Where the weights are, and how much they take."""
-    for part in card.components:
-        gibibytes = part.bytes / 2**30
-        console.print(
-            f"{part.name}: {part.parameters / 1e6:.1f} M weights, {gibibytes:.2f} GiB "
-            f"on {part.device}",
-            highlight=False,
-        )
+    return [
+        f"{part.name}: {part.parameters / 1e6:.1f} M weights, {part.bytes / 2**30:.2f} GiB "
+        f"on {part.device}"
+        for part in card.components
+    ]
 
 
 def _parse_delay(milliseconds: float) -> float:
     if not 0 <= milliseconds < math.inf:
         raise typer.BadParameter(f"{milliseconds} is not 0 or more", param_hint="--batch-delay-ms")
     return milliseconds / 1000
+
+
+def _parse_retention(days: float, gibibytes: float) -> Retention:
+    from chairlift.server.jobs.manager import Retention
+
+    for name, value in (("--keep-days", days), ("--keep-gib", gibibytes)):
+        if not 0 <= value < math.inf:
+            raise typer.BadParameter(f"{value} is not 0 or more", param_hint=name)
+    return Retention(
+        seconds=days * 86_400 if days else None, bytes=int(gibibytes * 2**30) if gibibytes else None
+    )
 
 
 def _parse_api_key(key: str | None) -> str | None:

@@ -15,9 +15,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import zmq
@@ -25,12 +26,14 @@ import zmq.asyncio
 
 from chairlift.card import ModelCard
 from chairlift.engine.messages import (
+    Accepted,
     Activity,
     Cancel,
     Failed,
     Finished,
     FromEngine,
     Loading,
+    Preview,
     Ready,
     SetPolicy,
     StartFailed,
@@ -39,8 +42,15 @@ from chairlift.engine.messages import (
     decode_from_engine,
     encode,
 )
+from chairlift.engine.ride import Listener, Ride
 from chairlift.engine.worker_config import CANT_START, WorkerConfig
-from chairlift.errors import REQUEST_ERRORS, ConfigurationError, EngineCrash, Unavailable
+from chairlift.errors import (
+    REQUEST_ERRORS,
+    ConfigurationError,
+    EngineCrash,
+    RequestCancelled,
+    Unavailable,
+)
 from chairlift.request import GenerationRequest
 
 logger = logging.getLogger(__name__)
@@ -53,15 +63,6 @@ STOP_SECONDS = 5.0
 """How long a worker may take to end when it is told to."""
 
 IDLE = Activity(ticks=[], running=0, waiting=0, backlog_seconds=0.0)
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A request that has not ended."""
-
-    request: GenerationRequest
-    answer: asyncio.Future[Finished]
-    crashes: int = 0
 
 
 class EngineClient:
@@ -79,7 +80,7 @@ class EngineClient:
     ) -> None:
         self._config = config
         self._on_loading = on_loading
-        self._pending: dict[str, _Pending] = {}
+        self._rides: dict[str, Ride] = {}
         self._listeners: set[Callable[[Activity], None]] = set()
         self._ready: asyncio.Future[Ready] | None = None
         self._supervision: asyncio.Task[None] | None = None
@@ -89,6 +90,9 @@ class EngineClient:
         """The last report."""
         self.on_restart: Callable[[], None] = lambda: None
         """Called when a worker has died and is going to be replaced."""
+        self.on_end: list[Callable[[Ride], None]] = []
+        """Called with every ride that has ended, whose answer is done; in the context in which it
+        was submitted."""
         self.is_ready = False
         """Whether a worker takes requests now."""
         self.worker_pid: int | None = None
@@ -113,7 +117,7 @@ class EngineClient:
 
     async def drain(self, seconds: float) -> None:
         """Wait until every accepted request has ended, at most this long."""
-        answers = [pending.answer for pending in self._pending.values()]
+        answers = [ride.answer for ride in self._rides.values()]
         if answers:
             await asyncio.wait(answers, timeout=seconds)
 
@@ -123,9 +127,9 @@ class EngineClient:
         if self._supervision is not None:
             self._supervision.cancel()
             await asyncio.wait({self._supervision})
-        for pending in list(self._pending.values()):
-            if not pending.answer.done():
-                pending.answer.set_exception(Unavailable("the server is shutting down"))
+        for ride in list(self._rides.values()):
+            if not ride.answer.done():
+                ride.answer.set_exception(Unavailable("the server is shutting down"))
         self._report(IDLE)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -140,22 +144,41 @@ class EngineClient:
     @property
     def pending_rows(self) -> int:
         """Rows that were accepted and have not ended."""
-        return sum(pending.request.n for pending in self._pending.values())
+        return sum(ride.request.n for ride in self._rides.values())
 
-    def submit(self, request: GenerationRequest) -> asyncio.Future[Finished]:
-        """Hand a request to the engine: it counts as pending from here on, until the future is
-        done. Cancelling the future cancels the request.
+    @property
+    def rides(self) -> Mapping[str, Ride]:
+        """Requests that were accepted and have not ended, in the order in which they came."""
+        return MappingProxyType(self._rides)
+
+    def submit(self, request: GenerationRequest, listener: Listener | None = None) -> Ride:
+        """Hand a request to the engine: it rides from here on, until its answer is done.
+
+        Args:
+            request: Its id is like no other's.
+            listener: Told what comes before the answer.
 
         Raises:
-            Unavailable: The client is closed. Every other error comes from the future.
+            Unavailable: The client is closed. Every other error comes from the answer.
         """
         if self.is_closed:
             raise Unavailable("the server is shutting down")
-        answer: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
-        self._pending[request.id] = _Pending(request, answer)
-        answer.add_done_callback(lambda done: self._forget(request.id, done))
+        loop = asyncio.get_running_loop()
+        ride = Ride(request, loop.create_future(), loop.time())
+        if listener is not None:
+            ride.listeners.add(listener)
+        self._rides[request.id] = ride
+        ride.answer.add_done_callback(partial(self._forget, request_id=request.id))
         self._post(Submit(request=request))
-        return answer
+        return ride
+
+    def cancel(self, request_id: str) -> bool:
+        """End a request, which fails with RequestCancelled; whether it was here."""
+        ride = self._rides.get(request_id)
+        if ride is None or ride.answer.done():
+            return False
+        ride.answer.set_exception(RequestCancelled("the request was cancelled"))
+        return True
 
     def set_policy(self, name: str) -> None:
         """Serve in the order of this policy from the next tick on, also in workers to come."""
@@ -167,10 +190,12 @@ class EngineClient:
         """In which order requests are served."""
         return self._config.policy
 
-    def _forget(self, request_id: str, answer: asyncio.Future[Finished]) -> None:
-        del self._pending[request_id]
-        if answer.cancelled():
+    def _forget(self, answer: asyncio.Future[Finished], request_id: str) -> None:
+        ride = self._rides.pop(request_id)
+        if answer.cancelled() or isinstance(answer.exception(), RequestCancelled | Unavailable):
             self._post(Cancel(request_id=request_id))
+        for listener in self.on_end:
+            listener(ride)
 
     def listen(self, listener: Callable[[Activity], None]) -> Callable[[], None]:
         """Call ``listener`` with every report from now on; returns what ends that."""
@@ -264,33 +289,48 @@ class EngineClient:
     def _resume(self, socket: zmq.asyncio.Socket) -> None:
         """Give a new worker all that the last one owed."""
         self._socket, self.is_ready = socket, True
-        for pending in self._pending.values():
-            self._post(Submit(request=pending.request))
+        for ride in self._rides.values():
+            ride.restart()
+            self._post(Submit(request=ride.request))
 
     def _handle(self, message: FromEngine) -> None:
         match message:
+            case Accepted(request_id=request_id) | Preview(row=(request_id, _)):
+                if ride := self._rides.get(request_id):
+                    ride.tell(message, asyncio.get_running_loop().time())
             case Finished(request_id=request_id):
-                pending = self._pending.get(request_id)
-                if pending is not None and not pending.answer.done():
-                    pending.answer.set_result(message)
+                ride = self._rides.get(request_id)
+                if ride is not None and not ride.answer.done():
+                    ride.answer.set_result(message)
             case Failed(request_id=request_id, code=code, message=text, param=param):
-                pending = self._pending.get(request_id)
-                if pending is not None and not pending.answer.done():
-                    pending.answer.set_exception(REQUEST_ERRORS[code](text, param=param))
+                ride = self._rides.get(request_id)
+                if ride is not None and not ride.answer.done():
+                    ride.answer.set_exception(REQUEST_ERRORS[code](text, param=param))
             case Activity():
                 self._report(message)
 
     def _report(self, activity: Activity) -> None:
         self.activity = activity
+        now = asyncio.get_running_loop().time()
+        for request_id, eta_s in activity.eta_s.items():
+            if ride := self._rides.get(request_id):
+                ride.due = now + eta_s
+        for tick in activity.ticks:
+            for rider in tick.riders:
+                if ride := self._rides.get(rider.row.request_id):
+                    ride.advance(rider)
+            for request_id in {rider.row.request_id for rider in tick.riders}:
+                if ride := self._rides.get(request_id):
+                    ride.count_tick(len(tick.riders))
         for listener in list(self._listeners):
             listener(activity)
 
     def _count_crash(self) -> None:
-        for pending in self._pending.values():
-            pending.crashes += 1
-            if pending.crashes >= MAX_CRASHES and not pending.answer.done():
-                pending.answer.set_exception(
-                    EngineCrash(f"the engine died {pending.crashes} times with this request aboard")
+        for ride in self._rides.values():
+            ride.crashes += 1
+            if ride.crashes >= MAX_CRASHES and not ride.answer.done():
+                ride.answer.set_exception(
+                    EngineCrash(f"the engine died {ride.crashes} times with this request aboard")
                 )
 
     def _post(self, message: ToEngine) -> None:

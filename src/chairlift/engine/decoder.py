@@ -26,6 +26,8 @@ class Decoded:
     """A row's pixels, or why there are none."""
 
     row: RowId
+    latents: Tensor
+    """Float32 on the device."""
     outcome: Pixels | RequestError
 
 
@@ -72,8 +74,8 @@ class Decoder:
                 logger.warning("a decode of %d rows failed; trying each: %s", len(batch), error)
                 return [decoded for entry in batch for decoded in self._decode([entry])]
             logger.exception("a row could not be decoded")
-            return [Decoded(batch[0][0], DecodeFailed("the picture could not be decoded"))]
+            return [Decoded(*batch[0], DecodeFailed("the picture could not be decoded"))]
         return [
-            Decoded(row, picture if good else NumericalError("the latents are not finite"))
-            for (row, _), picture, good in zip(batch, pixels, finite.tolist(), strict=True)
+            Decoded(*entry, picture if good else NumericalError("the latents are not finite"))
+            for entry, picture, good in zip(batch, pixels, finite.tolist(), strict=True)
         ]

@@ -84,6 +84,7 @@ class Engine:
         load_format: ``auto``, or ``dummy`` for random weights where only configs are.
         loras: Paths of LoRAs by the names that requests use.
         offload_text_encoders: Text encoders rest in main memory between prompts.
+        metadata: Files carry their picture's settings.
         progress: Told what is being loaded.
 
     Raises:
@@ -104,6 +105,7 @@ class Engine:
         load_format: str = "auto",
         loras: Mapping[str, str | Path] | None = None,
         offload_text_encoders: bool = False,
+        metadata: bool = True,
         progress: Progress = lambda part, done, total: None,
     ) -> None:
         scheduler = Scheduler(
@@ -131,6 +133,7 @@ class Engine:
         engine's thread; None to ignore them."""
         self._pending: dict[str, tuple[GenerationRequest, Future[list[GeneratedImage]]]] = {}
         self._closed = False
+        self._metadata = metadata
         loaded: Future[tuple[ModelCard, Loop]] = Future()
         # The model is loaded where it runs: OpenMP keeps threads for each thread that ever
         # computed, and if those of two are more than the cores, all of them sleep between any two
@@ -197,7 +200,7 @@ class Engine:
         try:
             adapter = load()
             scheduler.limit_memory(free_memory(adapter.device))
-            loop = Loop(adapter, scheduler, self._receive)
+            loop = Loop(adapter, scheduler, self._receive, metadata=self._metadata)
         except BaseException as error:
             loaded.set_exception(error)
             return

@@ -34,7 +34,6 @@ class _Entry:
 
     request: GenerationRequest
     rows: dict[RowId, _RowEntry]
-    eta_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,6 @@ class Completed:
 
     images: list[bytes]
     timings: Timings
-    eta_s: float
-    """What was predicted for its total time."""
 
 
 class Ledger:
@@ -75,10 +72,6 @@ class Ledger:
             row: _RowEntry(evaluations, entered={Status.WAITING: now}) for row in request.row_ids
         }
         self._entries[request.id] = _Entry(request, rows)
-
-    def predict(self, request_id: str, eta_s: float) -> None:
-        """Remember in how many seconds a request is predicted to be done."""
-        self._entries[request_id].eta_s = eta_s
 
     def evaluations(self, row: RowId) -> int:
         """How often the denoiser is evaluated for this row."""
@@ -116,7 +109,7 @@ class Ledger:
             total_s=max(row.seconds(Status.WAITING, Status.FINISHED) for row in rows),
             steps=entry.request.steps,
         )
-        return Completed([row.image for row in rows], timings, entry.eta_s)
+        return Completed([row.image for row in rows], timings)
 
     def abandon(self, request_id: str, status: Status, now: float) -> tuple[RowId, ...]:
         """Take out a request that has failed or was cancelled; its rows, of which those that

@@ -10,13 +10,14 @@ import logging
 import queue
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from chairlift.engine.decoder import Decoder, Pixels
+from chairlift.engine.decoder import Decoded, Decoder, Pixels
 from chairlift.engine.files import encode_file
 from chairlift.engine.ledger import Ledger
 from chairlift.engine.messages import (
+    Accepted,
     Activity,
     Cancel,
     Failed,
@@ -29,6 +30,7 @@ from chairlift.engine.messages import (
     Tick,
     ToEngine,
 )
+from chairlift.engine.previews import Previews
 from chairlift.engine.runner import Runner, RunResult
 from chairlift.errors import (
     DeadlineUnattainable,
@@ -38,8 +40,9 @@ from chairlift.errors import (
     RequestError,
     ScheduleFailed,
 )
+from chairlift.metadata import PictureSettings
 from chairlift.models.adapter import Adapter
-from chairlift.request import GenerationRequest, RowId, Status
+from chairlift.request import GenerationRequest, Status
 from chairlift.scheduling.costs import Shape
 from chairlift.scheduling.plan import Plan, TickResult
 from chairlift.scheduling.scheduler import Scheduler
@@ -69,6 +72,7 @@ class Loop:
         sink: Called with everything that the engine has to say, on the loop's thread, or on the
             one that wrote a request's last file. It must not block.
         strict: Refuse requests that are predicted to miss their deadline.
+        metadata: Files carry their picture's settings.
     """
 
     def __init__(
@@ -77,16 +81,19 @@ class Loop:
         scheduler: Scheduler,
         sink: Callable[[FromEngine], None],
         strict: bool = False,
+        metadata: bool = True,
     ) -> None:
         self._adapter = adapter
         self._scheduler = scheduler
         self._sink = sink
         self._strict = strict
+        self._metadata = metadata
         self._mailbox: queue.SimpleQueue[ToEngine | FileDone] = queue.SimpleQueue()
         self._ledger = Ledger()
         self._runner = Runner(adapter)
         self._decoder = Decoder(adapter)
         self._images = ThreadPoolExecutor(IMAGE_THREADS, thread_name_prefix="image")
+        self._previews = Previews(adapter, sink, self._images)
         self._ticks: list[Tick] = []
         self._snapshot = scheduler.snapshot()
         self._reported = 0.0
@@ -110,7 +117,7 @@ class Loop:
         if plan.key is not None:
             self._run(plan)
         self._decode()
-        self._report(idle=plan.key is None)
+        self._report(at_once=plan.key is None)
         busy = plan.key is not None or len(self._decoder) > 0
         self._read_mailbox(None if busy else plan.wake_at, wait=not busy)
 
@@ -180,8 +187,7 @@ class Loop:
 
     def _predict(self, request: GenerationRequest, now: float) -> None:
         """Say by when a request will be done, and refuse it if that is too late and it matters."""
-        eta = self._scheduler.predict(request.row_ids, now)
-        self._ledger.predict(request.id, eta)
+        eta = self._scheduler.predict(now)[request.id]
         if self._strict and request.deadline is not None and eta > request.deadline:
             self._end(
                 request.id,
@@ -191,6 +197,8 @@ class Loop:
                     param="deadline_ms",
                 ),
             )
+        else:
+            self._sink(Accepted(request_id=request.id, eta_s=eta))
 
     # ------------------------------------------------------------------ a tick
 
@@ -208,7 +216,10 @@ class Loop:
             )
         )
         self._record(plan, result)
+        self._show(plan, result)
         self._settle(plan, result, start)
+        if result.finished:  # Before their pictures, so that it is known with how many they rode.
+            self._report(at_once=True)
 
     def _settle(self, plan: Plan, result: RunResult, start: float) -> None:
         """Write what has happened into the ledger, and pass on what is finished."""
@@ -222,6 +233,18 @@ class Loop:
         for row, error in result.failed.items():
             self._end(row.request_id, error)
 
+    def _show(self, plan: Plan, result: RunResult) -> None:
+        """Previews of the rows that are due."""
+        if not result.previews:
+            return
+        done = dict(zip(plan.running, plan.steps, strict=True))
+        requests = self._ledger.requests
+        steps = {
+            row: requests[row.request_id].steps * (done[row] + 1) // self._ledger.evaluations(row)
+            for row in result.previews
+        }
+        self._previews.show(result.previews, steps, requests)
+
     def _decode(self) -> None:
         for decoded in self._decoder.run():
             request = self._ledger.requests.get(decoded.row.request_id)
@@ -230,26 +253,35 @@ class Loop:
             if isinstance(decoded.outcome, RequestError):
                 self._end(request.id, decoded.outcome)
             else:
-                self._images.submit(self._encode_image, decoded.row, decoded.outcome, request)
+                preview = self._previews.take(decoded.row)
+                self._images.submit(self._encode_image, decoded, decoded.outcome, request, preview)
 
-    def _encode_image(self, row: RowId, pixels: Pixels, request: GenerationRequest) -> None:
-        """On an image thread, which answers by itself: the next tick may be long."""
+    def _encode_image(
+        self,
+        decoded: Decoded,
+        pixels: Pixels,
+        request: GenerationRequest,
+        preview: Future[None] | None,
+    ) -> None:
+        """On an image thread, which answers by itself: the next tick may be long. Its last
+        ``preview``, which was handed to these threads before, is said before.
+        """
+        row = decoded.row
+        if preview is not None:
+            wait([preview])
         try:
-            image = encode_file(pixels, request)
+            settings = PictureSettings.of(request, row.image, self._adapter.card)
+            image = encode_file(pixels, request, str(settings) if self._metadata else None)
         except Exception:
             logger.exception("a picture could not be written")
             self._mailbox.put(FileDone(row.request_id, written=False))
             return
         if done := self._ledger.finish(row, image, time.monotonic()):
             self._sink(
-                Finished(
-                    request_id=row.request_id,
-                    images=done.images,
-                    timings=done.timings,
-                    eta_s=done.eta_s,
-                )
+                Finished(request_id=row.request_id, images=done.images, timings=done.timings)
             )
         self._mailbox.put(FileDone(row.request_id, written=True))
+        self._previews.learn(decoded)
 
     def _end(self, request_id: str, error: RequestError) -> None:
         """End a request without pictures, wherever its rows are."""
@@ -261,6 +293,8 @@ class Loop:
         self._scheduler.cancel(rows)
         self._runner.release(rows)
         self._decoder.cancel(set(rows))
+        for row in rows:
+            self._previews.take(row)
         self._fail(request_id, error)
 
     def _fail(self, request_id: str, error: RequestError) -> None:
@@ -280,10 +314,10 @@ class Loop:
             Tick(seconds=result.seconds, width=request.width, height=request.height, riders=riders)
         )
 
-    def _report(self, idle: bool) -> None:
+    def _report(self, at_once: bool) -> None:
         """Say what has happened, but not at every tick."""
         now = time.monotonic()
-        if now < self._reported + REPORT_SECONDS and not idle:
+        if now < self._reported + REPORT_SECONDS and not at_once:
             return
         snapshot = self._scheduler.snapshot()
         if not self._ticks and snapshot == self._snapshot:
@@ -294,6 +328,7 @@ class Loop:
                 running=snapshot.running,
                 waiting=snapshot.waiting,
                 backlog_seconds=snapshot.backlog_seconds,
+                eta_s=self._scheduler.predict(now),
             )
         )
         self._ticks, self._snapshot, self._reported = [], snapshot, now

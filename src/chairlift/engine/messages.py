@@ -70,6 +70,24 @@ class StartFailed(Message, frozen=True):
     reason: str
 
 
+class Accepted(Message, frozen=True):
+    """A request is in the queue."""
+
+    request_id: str
+    eta_s: float
+    """In how many seconds it is predicted to be done."""
+
+
+class Preview(Message, frozen=True):
+    """How a picture looks that isn't done."""
+
+    row: RowId
+    step: int
+    """Sampler steps behind it."""
+    image: bytes
+    """A file in the request's format, of the picture's size."""
+
+
 class Finished(Message, frozen=True):
     """A request is done."""
 
@@ -77,8 +95,6 @@ class Finished(Message, frozen=True):
     images: list[bytes]
     """One file for each row, in order."""
     timings: Timings
-    eta_s: float = 0.0
-    """What was predicted at acceptance for ``total_s``."""
 
 
 class Failed(Message, frozen=True):
@@ -116,10 +132,12 @@ class Activity(Message, frozen=True):
     running: int
     waiting: int
     backlog_seconds: float
+    eta_s: dict[str, float] = {}
+    """For each request, in how many seconds it is predicted to be done."""
 
 
 ToEngine = Submit | Cancel | SetPolicy | Stop
-FromEngine = Loading | Ready | StartFailed | Finished | Failed | Activity
+FromEngine = Loading | Ready | StartFailed | Accepted | Preview | Finished | Failed | Activity
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

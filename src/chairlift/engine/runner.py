@@ -7,6 +7,7 @@ becomes of their pictures.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ class RunResult:
     """Rows that have lost their slot to an error."""
     finished: dict[RowId, Tensor] = field(default_factory=dict)
     """Final latents, float32 on the device, of the rows whose last step this was."""
+    previews: dict[RowId, Tensor] = field(default_factory=dict)
+    """Predicted clean latents, float32 on the device, of the rows that are to be shown now."""
     encode_seconds: float = 0.0
     """Time until the newcomers had their slots."""
     seconds: float = 0.0
@@ -184,6 +187,7 @@ class Runner:
             positive=conditioning(request.positive),
             negative=conditioning(request.negative) if (cfg_scales > 1).any() else None,
             added=self._adapter.added_conditioning(request),
+            preview_at=_preview_at(request, schedule.evaluations),
             loras=frozenset(lora.name for lora in request.loras),
         )
         slots.join(row, noise * table.initial_scale)
@@ -207,7 +211,10 @@ class Runner:
             self._step(slots, ids[:middle], result)
             self._step(slots, ids[middle:], result)
             return
-        slots.advance(prediction, self._fresh_noise(slots, rows))
+        denoised = slots.advance(prediction, self._fresh_noise(slots, rows))
+        for row, latents in zip(rows, denoised, strict=True):
+            if row.step in row.preview_at:
+                result.previews[row.id] = latents
 
     def _fresh_noise(self, slots: Slots, rows: Sequence[Row]) -> dict[int, Tensor]:
         shape = slots.key.latent_shape
@@ -228,3 +235,12 @@ class Runner:
             schedule = self._adapter.schedule(request)
             self._schedules[key] = schedule, step_table(schedule)
         return self._schedules[key]
+
+
+def _preview_at(request: GenerationRequest, evaluations: int) -> frozenset[int]:
+    """The numbers of evaluations behind the request's preview steps; a second-order sampler has
+    two for a step, but for the last.
+    """
+    return frozenset(
+        math.ceil(evaluations * step / request.steps) for step in request.preview_steps
+    )

@@ -47,6 +47,8 @@ class Row:
     """What its negative prompt gives, if any evaluation is guided."""
     added: Mapping[str, Tensor]
     """What both sides are told besides."""
+    preview_at: frozenset[int] = frozenset()
+    """The numbers of evaluations after which it is shown."""
     loras: frozenset[str] = frozenset()
     """The names of those that it uses."""
     page: int = -1
@@ -184,8 +186,9 @@ class Slots:
             cfg_scales=columns[:guided, -1].view(-1, *ones),
         )
 
-    def advance(self, prediction: Tensor, noise: dict[int, Tensor]) -> None:
-        """Take the step for which :meth:`forward_batch` made the input.
+    def advance(self, prediction: Tensor, noise: dict[int, Tensor]) -> Tensor:
+        """Take the step for which :meth:`forward_batch` made the input. Returns the predicted clean
+        latents of the running rows, ``(running, …)``, float32.
 
         Args:
             prediction: ``(running, …)``, the denoiser's output with guidance combined.
@@ -194,7 +197,7 @@ class Slots:
         running = self._running
         for slot, values in noise.items():
             self._noise[slot] = values.to(self._noise.device)
-        advance(
+        denoised = advance(
             self._latents[:running],
             self._history[:running],
             prediction,
@@ -204,6 +207,7 @@ class Slots:
         self._cursors[:running] += 1
         for row in self.rows[:running]:
             row.step += 1
+        return denoised
 
     def _moving(self) -> list[Tensor]:
         """What moves with a row from slot to slot."""

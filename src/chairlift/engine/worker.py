@@ -30,12 +30,13 @@ from chairlift.engine.messages import (
 )
 from chairlift.engine.worker_config import CANT_START, WorkerConfig
 from chairlift.errors import ConfigurationError
+from chairlift.logs import LineWriter
 from chairlift.models.lora import LoraFile
 from chairlift.models.registry import hide_progress_bars, load_model
 from chairlift.scheduling.scheduler import Scheduler
 from chairlift.tables import load_costs
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("chairlift.engine.worker")  # not __name__, which is __main__
 
 MAX_MESSAGE_BYTES = 4 * 2**20
 """A longer message to the engine is dropped; the longest real one holds two prompts."""
@@ -119,7 +120,7 @@ def run(config: WorkerConfig) -> int:
         courier.close()
         return CANT_START
     scheduler.limit_memory(free_memory(adapter.device))
-    loop = Loop(adapter, scheduler, courier.send, strict=config.strict)
+    loop = Loop(adapter, scheduler, courier.send, strict=config.strict, metadata=config.metadata)
     threading.Thread(target=courier.carry, args=(loop,), name="courier", daemon=True).start()
     courier.send(Ready(card=adapter.card))
     loop.run()
@@ -136,9 +137,9 @@ def _exit_with_parent() -> None:
 def main() -> None:
     # An interrupt on the terminal reaches every process; the front end decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    hide_progress_bars()
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfig)
+    logging.basicConfig(level=logging.INFO, handlers=[LineWriter(config.log_format)])
+    hide_progress_bars()
     threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
     sys.exit(run(config))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
+from chairlift.logs import LogFormat
 from chairlift.scheduling.names import DEFAULT_POLICY
 
 CANT_START = 2
@@ -35,3 +36,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """None fills forwards to the knee."""
     batch_delay: float = 0.0
     """Seconds."""
+    metadata: bool = True
+    """Whether files carry their picture's settings."""
+    log_format: LogFormat = "text"
+    """How the lines on standard error look."""

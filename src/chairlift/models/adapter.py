@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chairlift.card import ModelCard
+from chairlift.models.preview import Previewer
 from chairlift.request import GenerationRequest, Prompt
 from chairlift.sampling.advance import HISTORY
 from chairlift.sampling.schedule import Schedule
@@ -107,6 +108,8 @@ class Adapter(ABC):
     """The type in which the stock pipeline draws the initial noise."""
     max_decode_rows: int = 4
     """The most rows that are decoded together, between two ticks."""
+    previewer: Previewer | None = None
+    """Makes small pictures of half-made ones; None for a model that makes videos."""
 
     @abstractmethod
     def batch_key(self, request: GenerationRequest) -> BatchKey:

@@ -7,15 +7,19 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from chairlift.card import Defaults, Guidance, Limits, ModelCard
+from chairlift.errors import ConfigurationError
 from chairlift.models.adapter import Adapter, Conditioning, ForwardBatch
 from chairlift.models.checkpoint import Checkpoint
 from chairlift.models.lora import LoraFile, Loras
+from chairlift.models.preview import PREVIEW_FILE, LatentPreview
+from chairlift.models.preview_fit import LearnedPreview
 from chairlift.request import GenerationRequest, Prompt
 
 MAX_STEPS = 200
@@ -116,6 +120,34 @@ class Family(Adapter):
         for file in files:
             self._loras.add(file, networks)
         self.card = replace(self.card, loras=self._loras.names)
+
+    def load_previewer(self, channels: int, decoder: Path | None = None) -> None:
+        """Choose what makes previews: the decoder in the folder that the operator names; without,
+        the layers in the checkpoint's own folder; without those, what is learned from the first
+        finished pictures.
+
+        Args:
+            channels: Of the latents.
+            decoder: Of an ``AutoencoderTiny``.
+
+        Raises:
+            ConfigurationError: The decoder or the file is broken, or is another model's, or a
+                decoder is named and the model makes videos.
+        """
+        file = self._checkpoint.source.folder / PREVIEW_FILE
+        if self.card.is_video:
+            if decoder is not None:
+                raise ConfigurationError(
+                    "a preview decoder is for pictures; this model is for videos"
+                )
+        elif decoder is not None:
+            from chairlift.models.preview_decoder import load_tiny_decoder
+
+            self.previewer = load_tiny_decoder(decoder, channels, self.device, self.dtype)
+        elif file.exists():
+            self.previewer = LatentPreview.load(file, channels, self.device)
+        else:
+            self.previewer = LearnedPreview(self.device)
 
     def compile(self) -> None:
         """Compile the denoisers' repeated blocks, for any number of rows; the first forwards of

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 
 import torch
 import transformers
@@ -17,11 +18,11 @@ from chairlift.models.fake import FakeModel
 from chairlift.models.family import Family
 from chairlift.models.lora import LoraFile
 from chairlift.models.source import (
-    FAKE_NAME,
     LoadFormat,
     ModelSource,
     Progress,
     find_model,
+    is_fake,
     require_components,
 )
 from chairlift.validation import create_request
@@ -53,6 +54,7 @@ def load_model(
     load_format: str = "auto",
     loras: Sequence[LoraFile] = (),
     offload_text_encoders: bool = False,
+    preview_decoder: Path | None = None,
     progress: Progress = lambda part, done, total: None,
 ) -> Adapter:
     """Load a model.
@@ -66,6 +68,7 @@ def load_model(
             :class:`~chairlift.models.source.LoadFormat`.
         loras: LoRAs that requests may name.
         offload_text_encoders: Text encoders rest in main memory between prompts.
+        preview_decoder: Folder of an ``AutoencoderTiny`` that makes the previews.
         progress: Told what is being loaded.
 
     Raises:
@@ -74,10 +77,12 @@ def load_model(
     """
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, chosen_device)
-    if model == FAKE_NAME:
+    if model is not None and is_fake(model):
         if loras:
             raise ConfigurationError("the fake model has no LoRAs")
-        return FakeModel()
+        if preview_decoder is not None:
+            raise ConfigurationError("the fake model has no preview decoder")
+        return FakeModel.named(model)
     source = find_model(model, choose_load_format(load_format))
     family = find_family(source)
     require_components(source, ["scheduler", *(family.classes.keys() - family.optional)])
@@ -90,11 +95,15 @@ def load_model(
         note("LoRAs", 0, 0)
         adapter.add_loras(loras)
     try:
-        adapter.schedule(create_request(adapter.card, id="defaults", prompt=""))
+        defaults = create_request(adapter.card, id="defaults", prompt="")
+        adapter.schedule(defaults)
     except InvalidRequest as error:
         raise ModelError(f"{source.name}: the default {error}") from None
     except ModelError as error:
         raise ModelError(f"{source.name}: {error}") from None
+    with _explained(source, progress) as note:
+        note("the preview decoder", 0, 0)
+        adapter.load_previewer(adapter.batch_key(defaults).latent_shape[0], preview_decoder)
     return adapter
 
 

@@ -54,8 +54,9 @@ def advance(
     prediction: Tensor,
     noise: Tensor | None,
     coefficients: Coefficients,
-) -> None:
-    """One sampler update of all rows, in place and without a host synchronisation.
+) -> Tensor:
+    """One sampler update of all rows, in place and without a host synchronisation. Returns the
+    predicted clean latents, shaped like ``latents``.
 
     Args:
         latents: ``(rows, …)``, float32; becomes the next latents.
@@ -90,3 +91,4 @@ def advance(
     h2.copy_(h1)
     h1.copy_(h0)
     h0.copy_(remembered)
+    return denoised

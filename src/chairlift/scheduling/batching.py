@@ -14,6 +14,9 @@ from chairlift.scheduling.work import Progress
 
 PATIENCE = 20.0
 """Who has waited this many times as long as it takes alone, is served by the guard."""
+PROBE = 32
+"""One tick of so many may have twice as many rows as the knee: a size that was measured in a bad
+moment isn't shunned for ever."""
 GUARD = 64
 """One tick of so many belongs to the row that came first of all, if it has lost its patience."""
 
@@ -96,6 +99,8 @@ def _pick(
     there are slots and memory. Paused rows keep theirs.
     """
     cap = state.cap(group)
+    if state.tick % PROBE == PROBE // 2:
+        cap = min(2 * cap, state.max_batch_size)
     rows = group.rows.best(ranks, cap)
     if first is not None:
         rows = [first, *(row for row in rows if row is not first)][:cap]

@@ -11,7 +11,7 @@ the very same object on a virtual clock. A turn of the engine's loop is::
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from chairlift.errors import ConfigurationError
 from chairlift.request import RowId
@@ -20,6 +20,7 @@ from chairlift.scheduling.costs import Costs
 from chairlift.scheduling.names import DEFAULT_POLICY, check_policy
 from chairlift.scheduling.plan import Plan, Snapshot, TickResult
 from chairlift.scheduling.policies import POLICIES, Policy
+from chairlift.scheduling.prediction import predict
 from chairlift.scheduling.state import State
 from chairlift.scheduling.work import Progress, RowWork
 
@@ -162,25 +163,9 @@ class Scheduler:
         if not result.failed:
             group.curve.observe(len(plan.running), result.seconds - result.encode_seconds)
 
-    def predict(self, ids: Sequence[RowId], now: float) -> float:
-        """Predicted seconds from ``now`` until these rows of one request, which must be here, are
-        all done: the work of all rows that are served no later, as if nobody came any more.
-        """
-        groups = list(self._state.groups.values())
-        views = [self._state.view(group, now) for group in groups]
-        all_ranks = self._state.policy(views)
-        own = next(index for index, group in enumerate(groups) if ids[0] in group.rows)
-        rows = [groups[own].rows[id] for id in ids]
-        rank = max(all_ranks[own][groups[own].rows.place(id)] for id in ids)
-        ahead = []
-        for group, view, ranks in zip(groups, views, all_ranks, strict=True):
-            served = ranks <= rank
-            denoise = float(view.rows.column("left")[served].sum()) * view.each
-            once = self.costs.encode(group.shape) + view.finish
-            ahead.append((denoise, int(served.sum()) * once))
-        together = max(row.remaining for row in rows) * views[own].tick
-        elsewhere = sum(denoise for denoise, _ in ahead) - ahead[own][0]
-        return elsewhere + max(ahead[own][0], together) + sum(once for _, once in ahead)
+    def predict(self, now: float) -> dict[str, float]:
+        """In how many seconds each request that is here will be done; see :func:`predict`."""
+        return predict(self._state, now)
 
     def snapshot(self) -> Snapshot:
         groups = self._state.groups.values()

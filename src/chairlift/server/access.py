@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chairlift.errors import InvalidApiKey
 from chairlift.server.refusals import error_response
 
-OPEN_PATHS = ("/health",)
-"""What needs no key."""
+OPEN_PATHS = ("/health", "/")
+"""What needs no key: nothing in it is secret."""
+OPEN_FOLDER = "/page/"
 
 
 class KeyCheck:
@@ -27,7 +28,7 @@ class KeyCheck:
         self._key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._has_key(Request(scope)):
+        if scope["type"] != "http" or is_open(scope["path"]) or self._has_key(Request(scope)):
             await self._app(scope, receive, send)
             return
         error = InvalidApiKey("send the API key as a bearer token")
@@ -38,3 +39,8 @@ class KeyCheck:
         # Headers are decoded as Latin-1; so encoded again, these are the bytes that were sent.
         matches = hmac.compare_digest(given.encode("latin-1"), self._key)
         return matches and scheme.lower() == "bearer"
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)

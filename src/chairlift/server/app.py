@@ -2,30 +2,69 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal
+
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 import chairlift
 from chairlift.engine.client import EngineClient
-from chairlift.server import images, operations, refusals
+from chairlift.server import images, openapi, operations, refusals
 from chairlift.server.access import KeyCheck
+from chairlift.server.compat import a1111
+from chairlift.server.jobs import routes as jobs_routes
+from chairlift.server.jobs.manager import JobManager
 from chairlift.server.metrics import Metrics
+from chairlift.server.page import routes as page
+from chairlift.server.request_id import RequestIds
 from chairlift.server.state import ServerState
 
+if TYPE_CHECKING:
+    from chairlift.server.tracing import Tracing
 
-def create_app(client: EngineClient, *, max_queue: int, api_key: str | None = None) -> FastAPI:
+
+def create_app(
+    client: EngineClient,
+    jobs: JobManager,
+    *,
+    max_queue: int,
+    api_key: str | None = None,
+    compat: Literal["a1111"] | None = None,
+    tracing: Tracing | None = None,
+) -> ASGIApp:
     """The application around a client whose worker is started.
 
     Args:
         client: The engine.
+        jobs: Those of that engine.
         max_queue: The most rows that are accepted and not done.
         api_key: What callers must send as a bearer token; None lets everybody in.
+        compat: Another program whose clients are answered too.
+        tracing: Makes spans of HTTP requests.
     """
-    app = FastAPI(title="Chairlift", version=chairlift.__version__, redirect_slashes=False)
-    app.state.server = ServerState(client=client, metrics=Metrics(client), max_queue=max_queue)
+    app = FastAPI(
+        title="Chairlift",
+        version=chairlift.__version__,
+        generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,
+        # Their pages load scripts from other hosts.
+        docs_url=None,
+        redoc_url=None,
+        telemetry=None if tracing is None else tracing.http,
+    )
+    app.state.server = ServerState(
+        client=client, jobs=jobs, metrics=Metrics(client), max_queue=max_queue
+    )
+    app.include_router(page.router)
     app.include_router(images.router)
+    app.include_router(jobs_routes.router)
     app.include_router(operations.router)
+    if compat == "a1111":
+        a1111.install(app)
     refusals.install(app)
+    openapi.install(app, locked=api_key is not None)
     app.add_middleware(refusals.BodyLimit)
     if api_key is not None:
         app.add_middleware(KeyCheck, key=api_key)
-    return app
+    # Around all of it, so that also what is answered after an exception has an id.
+    return RequestIds(app)

@@ -2,90 +2,127 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
-import uuid
-from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from chairlift.engine.messages import Finished
-from chairlift.errors import QueueFull, RequestCancelled, RequestError, UnknownModel
+from chairlift.engine.messages import Finished, Timings
+from chairlift.errors import (
+    DeadlineUnattainable,
+    GenerationFailed,
+    IdempotencyMismatch,
+    InvalidRequest,
+    QueueFull,
+    RequestCancelled,
+    Unavailable,
+    UnknownModel,
+)
 from chairlift.request import GenerationRequest
-from chairlift.server.schema import ImageData, ImageGenerationBody, ImagesAnswer
+from chairlift.server.admission import admit, admit_job, eta_header
+from chairlift.server.idempotency import IdempotencyKey, check_key
+from chairlift.server.jobs.view import to_error
+from chairlift.server.openapi import errors, events_of, header, json_of
+from chairlift.server.schema import (
+    CompletedImage,
+    ErrorAnswer,
+    ImageData,
+    ImageGenerationBody,
+    ImagesAnswer,
+    PartialImage,
+)
 from chairlift.server.state import ServerState, state_of
-
-MAX_RETRY_SECONDS = 120
+from chairlift.server.streaming import completed_events, stream_images
+from chairlift.server.waiting import unless_disconnected
 
 router = APIRouter()
 
+EVENTS = {
+    "image_generation.partial_image": PartialImage,
+    "image_generation.completed": CompletedImage,
+    "error": ErrorAnswer,
+}
+ETA = header(
+    "X-Chairlift-Eta",
+    "Seconds until it is done, as predicted when it was accepted.",
+    type="number",
+)
 
-@router.post("/v1/images/generations", tags=["images"])
-async def generate_images(body: ImageGenerationBody, request: Request) -> Response:
-    """Generate pictures and wait for them."""
+
+@router.post(
+    "/v1/images/generations",
+    tags=["images"],
+    responses={
+        200: {"content": json_of(ImagesAnswer) | events_of(EVENTS), "headers": ETA},
+        **errors(
+            InvalidRequest,
+            UnknownModel,
+            IdempotencyMismatch,
+            QueueFull,
+            DeadlineUnattainable,
+            RequestCancelled,
+            GenerationFailed,
+            Unavailable,
+        ),
+    },
+)
+async def generate_images(
+    body: ImageGenerationBody,
+    request: Request,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Generate pictures, and wait for them or see them come. With an ``Idempotency-Key`` they are
+    made once, however often the request is repeated, even if the caller goes away.
+    """
     state = state_of(request)
-    generation = _admit(state, body)
-    answer = state.client.submit(generation)
-    try:
-        finished = await _unless_disconnected(request, answer)
-    except RequestError as error:
-        state.metrics.observe_failed(error)
-        raise
-    state.metrics.observe_finished(finished.timings, generation.n)
-    result = ImagesAnswer(
+    body.check_streaming()
+    if key := check_key(idempotency_key):
+        return await _generate_once(state, body, key)
+    generation = admit(state, body, "req")
+    warnings = [*body.warnings(), *generation.warnings]
+    ride = state.client.submit(generation)
+    if body.stream:
+        return await stream_images(ride, warnings)
+    finished = await unless_disconnected(request, ride)
+    return _answer(generation, finished.images, finished.timings, warnings, eta_header(ride))
+
+
+async def _generate_once(state: ServerState, body: ImageGenerationBody, key: str) -> Response:
+    """The same by a job, which goes on without its caller."""
+    jobs = state.jobs
+    job, _ = await admit_job(state, body, key)
+    if body.stream and (ride := jobs.ride(job.id)):
+        return await stream_images(ride, list(job.warnings), keep=True)
+    job = await jobs.wait(job.id)
+    if job.error is not None:
+        raise to_error(job.error)
+    if job.timings is None or job.request is None:
+        raise RequestCancelled("the request was cancelled")
+    images = [await jobs.image(job, index) for index in range(job.images)]
+    if body.stream:
+        finished = Finished(request_id=job.id, images=images, timings=job.timings)
+        events = completed_events(job.request, finished, list(job.warnings))
+        return Response(b"".join(events), media_type="text/event-stream")
+    return _answer(job.request, images, job.timings, list(job.warnings))
+
+
+def _answer(
+    request: GenerationRequest,
+    images: list[bytes],
+    timings: Timings,
+    warnings: list[str],
+    headers: dict[str, str] | None = None,
+) -> Response:
+    answer = ImagesAnswer(
         created=int(time.time()),
         data=[
             ImageData(b64_json=image, seed=seed)
-            for image, seed in zip(finished.images, generation.seeds, strict=True)
+            for image, seed in zip(images, request.seeds, strict=True)
         ],
-        size=f"{generation.width}x{generation.height}",
-        output_format=generation.output_format,
-        timings=finished.timings,
-        warnings=[*body.warnings(), *generation.warnings],
+        size=request.size,
+        output_format=request.output_format,
+        timings=timings,
+        warnings=warnings,
     )
-    eta = {"X-Chairlift-Eta": f"{finished.eta_s:.3f}"}
-    return Response(msgspec.json.encode(result), media_type="application/json", headers=eta)
-
-
-def _admit(state: ServerState, body: ImageGenerationBody) -> GenerationRequest:
-    """The request, if it is valid and there is room for it."""
-    card = state.client.card
-    if body.model not in (None, card.id):
-        raise UnknownModel(
-            f"model is {body.model!r}; the model that is served is {card.id!r}", param="model"
-        )
-    generation = body.to_request(card, id=uuid.uuid4().hex)
-    pending = state.client.pending_rows
-    if pending + generation.n > state.max_queue:
-        wait = math.ceil(state.client.activity.backlog_seconds)
-        raise QueueFull(
-            f"{pending} pictures are accepted and not done, of at most {state.max_queue}",
-            retry_after=max(1, min(MAX_RETRY_SECONDS, wait)),
-        )
-    return generation
-
-
-async def _unless_disconnected(request: Request, answer: asyncio.Future[Finished]) -> Finished:
-    """Wait for the answer, but cancel it when the caller goes away.
-
-    Raises:
-        RequestCancelled: The caller has gone.
-    """
-    gone = asyncio.ensure_future(_disconnection(request))
-    either: set[asyncio.Future[Any]] = {answer, gone}
-    try:
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise RequestCancelled("the caller has gone away")
-        return answer.result()
-    finally:
-        answer.cancel()
-        gone.cancel()
-
-
-async def _disconnection(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)

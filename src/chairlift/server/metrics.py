@@ -2,92 +2,158 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import asyncio
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from chairlift.engine.client import EngineClient
-from chairlift.engine.messages import Activity, Timings
-from chairlift.errors import RequestCancelled, RequestError
+from chairlift.engine.messages import Activity
+from chairlift.engine.ride import OUTCOMES, Ride
+from chairlift.errors import REQUEST_ERRORS, RequestCancelled, RequestError
+from chairlift.server.jobs.job import JobStatus
+from chairlift.server.jobs.store import StoreStatistics
 
-_REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
-_TICK_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-_ROW_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+# Neighbours differ by at most a factor of 2, so that a quantile between them isn't far off.
+_REQUEST_BUCKETS = (
+    0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 45,
+    60, 90, 120, 180, 300, 450, 600, 1200,
+)  # fmt: skip
+_QUEUE_BUCKETS = (0.01, 0.02, *_REQUEST_BUCKETS)
+_TICK_BUCKETS = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1,
+    0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60,
+)  # fmt: skip
+_ROW_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+REFUSALS = tuple(
+    code for code, error in REQUEST_ERRORS.items() if 400 <= error.status < RequestCancelled.status
+)
+"""The codes of requests that were not accepted."""
 
 
 class Metrics:
-    """All metrics of one server, in a registry of their own."""
+    """All metrics of one server, in a registry of their own.
+
+    Args:
+        client: The engine.
+    """
 
     def __init__(self, client: EngineClient) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "chairlift_requests", "Requests that ended", ["outcome"], registry=registry
+        self.registry = CollectorRegistry()
+        self._count_requests(client)
+        self._time_requests()
+        self._watch_engine(client)
+        self._watch_jobs()
+        self._watch_processes(client)
+        client.on_end.append(self._observe_end)
+        client.listen(self._observe_activity)
+
+    # ------------------------------------------------------------------ what there is
+
+    def _count_requests(self, client: EngineClient) -> None:
+        self._requests = Counter(
+            "chairlift_requests", "Requests that ended", ["outcome"], registry=self.registry
         )
-        for outcome in ("finished", "failed", "cancelled"):
-            self.requests.labels(outcome=outcome)
-        self.images = Counter("chairlift_images", "Pictures made", registry=registry)
-        self.rejected = Counter(
-            "chairlift_rejected", "Requests that were refused", ["reason"], registry=registry
+        for outcome in OUTCOMES:
+            self._requests.labels(outcome=outcome)
+        self._images = Counter("chairlift_images", "Pictures made", registry=self.registry)
+        self._rejected = Counter(
+            "chairlift_rejected", "Requests that were refused", ["reason"], registry=self.registry
         )
-        self.request_seconds = Histogram(
+        for code in REFUSALS:
+            self._rejected.labels(reason=code)
+        self._gauge(
+            "chairlift_requests_running",
+            "Requests of which a picture has been in a tick",
+            lambda: sum(ride.boarded.is_set() for ride in client.rides.values()),
+        )
+        self._gauge(
+            "chairlift_requests_waiting",
+            "Requests that wait for their first tick",
+            lambda: sum(not ride.boarded.is_set() for ride in client.rides.values()),
+        )
+
+    def _time_requests(self) -> None:
+        self._request_seconds = Histogram(
             "chairlift_request_seconds",
-            "Time of a request from its acceptance to its pictures",
+            "Time of a finished request, from its acceptance to its pictures",
             buckets=_REQUEST_BUCKETS,
-            registry=registry,
+            registry=self.registry,
         )
-        self.queue_seconds = Histogram(
+        self._queue_seconds = Histogram(
             "chairlift_queue_seconds",
-            "Time that a request waited for a slot",
-            buckets=_REQUEST_BUCKETS,
-            registry=registry,
+            "Time that a finished request waited before it was encoded",
+            buckets=_QUEUE_BUCKETS,
+            registry=self.registry,
         )
-        self.tick_seconds = Histogram(
-            "chairlift_tick_seconds", "Time of a tick", buckets=_TICK_BUCKETS, registry=registry
+
+    def _watch_engine(self, client: EngineClient) -> None:
+        self._tick_seconds = Histogram(
+            "chairlift_tick_seconds",
+            "Time of a tick",
+            buckets=_TICK_BUCKETS,
+            registry=self.registry,
         )
-        self.batch_rows = Histogram(
+        self._batch_rows = Histogram(
             "chairlift_batch_rows",
             "Rows in a tick's forward",
             buckets=_ROW_BUCKETS,
-            registry=registry,
+            registry=self.registry,
         )
-        gauges = {
-            "chairlift_requests_running": (
-                "Rows that have a slot",
-                lambda: client.activity.running,
-            ),
-            "chairlift_requests_waiting": (
-                "Rows that wait for a slot",
-                lambda: client.activity.waiting,
-            ),
-            "chairlift_backlog_seconds": (
-                "Predicted seconds of work accepted and not yet done",
-                lambda: client.activity.backlog_seconds,
-            ),
-        }
-        for name, (text, read) in gauges.items():
-            Gauge(name, text, registry=registry).set_function(read)
+        self._gauge(
+            "chairlift_backlog_seconds",
+            "Predicted seconds of work accepted and not yet done",
+            lambda: client.activity.backlog_seconds,
+        )
         restarts = Counter(
-            "chairlift_worker_restarts", "Engine processes that were replaced", registry=registry
+            "chairlift_worker_restarts",
+            "Engine processes that were replaced",
+            registry=self.registry,
         )
         client.on_restart = restarts.inc
-        client.listen(self._observe_activity)
 
-    def observe_finished(self, timings: Timings, images: int) -> None:
-        """Count a request that has pictures."""
-        self.requests.labels(outcome="finished").inc()
-        self.images.inc(images)
-        self.request_seconds.observe(timings.total_s)
-        self.queue_seconds.observe(timings.queue_s)
+    def _watch_jobs(self) -> None:
+        self._jobs = Gauge("chairlift_jobs", "Jobs stored", ["status"], registry=self.registry)
+        for status in JobStatus:
+            self._jobs.labels(status=status)
+        self._job_picture_bytes = Gauge(
+            "chairlift_job_picture_bytes", "Size of all jobs' pictures", registry=self.registry
+        )
 
-    def observe_failed(self, error: RequestError) -> None:
-        """Count a request that was accepted and has ended without pictures."""
-        outcome = "cancelled" if isinstance(error, RequestCancelled) else "failed"
-        self.requests.labels(outcome=outcome).inc()
+    def _watch_processes(self, client: EngineClient) -> None:
+        """Memory, CPU time and open files of the front end, and of the engine while there is one;
+        only where there is /proc.
+        """
+        ProcessCollector(registry=self.registry)
+        ProcessCollector(
+            "chairlift_engine", lambda: client.worker_pid or "none", registry=self.registry
+        )
+
+    def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        Gauge(name, text, registry=self.registry).set_function(read)
+
+    # ------------------------------------------------------------------ what happens
 
     def observe_refused(self, error: RequestError) -> None:
-        """Count a request that was not accepted, by the reason; other errors are passed over."""
-        if 400 <= error.status < RequestCancelled.status:
-            self.rejected.labels(reason=error.code).inc()
+        """Count a request that was not accepted; the error is one of :data:`REFUSALS`."""
+        self._rejected.labels(reason=error.code).inc()
+
+    def observe_jobs(self, statistics: StoreStatistics) -> None:
+        """Show how many jobs are stored."""
+        for status, jobs in statistics.jobs.items():
+            self._jobs.labels(status=status).set(jobs)
+        self._job_picture_bytes.set(statistics.picture_bytes)
+
+    def _observe_end(self, ride: Ride) -> None:
+        self._requests.labels(outcome=ride.outcome).inc()
+        if ride.outcome == "finished":
+            self._images.inc(ride.request.n)
+            # As the caller sees it, who has also waited for the workers that died meanwhile.
+            self._request_seconds.observe(asyncio.get_running_loop().time() - ride.submitted)
+            self._queue_seconds.observe(ride.answer.result().timings.queue_s)
 
     def _observe_activity(self, activity: Activity) -> None:
         for tick in activity.ticks:
-            self.tick_seconds.observe(tick.seconds)
-            self.batch_rows.observe(len(tick.riders))
+            self._tick_seconds.observe(tick.seconds)
+            self._batch_rows.observe(len(tick.riders))

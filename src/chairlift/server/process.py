@@ -6,6 +6,8 @@ import contextlib
 import re
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 
 from chairlift.errors import ConfigurationError
@@ -29,6 +31,8 @@ def running_server(*arguments: str) -> Iterator[str]:
     command = [sys.executable, "-m", "chairlift", "serve", *arguments, "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
+    # Once it runs, what it says is read on and passed over, so that it never waits for a reader.
+    reading = threading.Thread(target=deque, args=(process.stderr, 0), name="stderr")
     said = ""
     try:
         while not (match := _URL.search(said)):
@@ -36,8 +40,11 @@ def running_server(*arguments: str) -> Iterator[str]:
             if not line:
                 raise ConfigurationError(said.strip())
             said += line
+        reading.start()
         yield match[1]
     finally:
         process.terminate()
         process.wait()
+        if reading.ident:
+            reading.join()
         process.stderr.close()

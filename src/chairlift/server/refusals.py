@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chairlift.errors import InvalidApiKey, InvalidRequest, PayloadTooLarge, RequestError
+from chairlift.server.logs import log_refused
+from chairlift.server.metrics import REFUSALS
 from chairlift.server.state import state_of
 
 MAX_BODY_BYTES = 1 * 2**20
@@ -21,14 +25,16 @@ MAX_QUOTED = 80
 
 
 def error_response(request: Request, error: RequestError) -> Response:
-    """The answer for an error, which is counted if it is a refusal."""
-    state_of(request).metrics.observe_refused(error)
+    """The answer for an error, which is counted and logged if it is a refusal."""
+    if error.code in REFUSALS:
+        state_of(request).metrics.observe_refused(error)
+        log_refused(error, request.method, request.url.path)
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, InvalidApiKey):
         headers["WWW-Authenticate"] = "Bearer"
-    return _response(error.status, error.message, error.type, error.param, error.code, headers)
+    return _response(error.to_object(), error.status, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -40,18 +46,19 @@ def install(app: FastAPI) -> None:
 
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return error_response(request, _explain(error))
+        return error_response(request, explain(error))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == HTTPStatus.BAD_REQUEST:
             reason = error.__cause__ or error.detail
             return error_response(request, InvalidRequest(f"the body can't be read: {reason}"))
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            error.headers = {"Allow": ", ".join(sorted(_methods(request)))}
         message = f"{request.method} {request.url.path}: {error.detail}"
         code = HTTPStatus(error.status_code).name.lower()
-        return _response(
-            error.status_code, message, "invalid_request_error", None, code, error.headers
-        )
+        refusal = InvalidRequest(message).to_object() | {"code": code}
+        return _response(refusal, error.status_code, error.headers)
 
     async def unexpected(request: Request, error: Exception) -> Response:
         return error_response(request, RequestError("an internal error has occurred"))
@@ -62,19 +69,21 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected)
 
 
-def _response(
-    status: int,
-    message: str,
-    type: str,
-    param: str | None,
-    code: str | None,
-    headers: Any = None,
-) -> Response:
-    error = {"message": message, "type": type, "param": param, "code": code}
+def _methods(request: Request) -> set[str]:
+    """Those of all routes of a path; the router names those of the first."""
+    return {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if route.path_regex.match(request.url.path)
+        for method in route.methods or ()
+    }
+
+
+def _response(error: Mapping[str, str | None], status: int, headers: Any = None) -> Response:
     return JSONResponse({"error": error}, status_code=status, headers=headers)
 
 
-def _explain(error: RequestValidationError) -> InvalidRequest:
+def explain(error: RequestValidationError) -> InvalidRequest:
     """The first thing that is wrong with a body, in a sentence."""
     first = error.errors()[0]
     kind, where = first["type"], [str(part) for part in first["loc"] if part != "body"]

@@ -1,5 +1,6 @@
 """The bodies of the HTTP API: types and names. Bounds are checked by
-:func:`chairlift.request.create_request`, which the offline API uses too.
+:func:`chairlift.validation.create_request`, which the offline API uses too; those that stand here
+are only for the OpenAPI description.
 """
 
 from __future__ import annotations
@@ -8,12 +9,24 @@ from typing import Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from chairlift.card import ModelCard
-from chairlift.engine.messages import Timings
+from chairlift.engine.messages import Tick, Timings
 from chairlift.errors import InvalidRequest
 from chairlift.request import GenerationRequest, LoraUse
-from chairlift.validation import create_request
+from chairlift.validation import (
+    MAX_DEADLINE_MS,
+    MAX_GUIDANCE_SCALE,
+    MAX_IMAGES,
+    MAX_LORA_SCALE,
+    MAX_PARTIAL_IMAGES,
+    MAX_PRIORITY,
+    MAX_PROMPT_CHARACTERS,
+    MAX_SEED,
+    RANDOM_SEED,
+    create_request,
+)
 
 _WITHOUT_MEANING = (
     "quality",
@@ -24,13 +37,25 @@ _WITHOUT_MEANING = (
 )
 
 
+def _range(low: float, high: float) -> JsonDict:
+    return {"minimum": low, "maximum": high}
+
+
+_TEXT: JsonDict = {"maxLength": MAX_PROMPT_CHARACTERS}
+_GUIDANCE = _range(0, MAX_GUIDANCE_SCALE)
+
+
 class LoraBody(BaseModel):
     """A LoRA of the server's, and how strongly it is to work."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(description="One of the model's `loras`.")
-    scale: float = Field(1.0, description="1 is as it was trained.")
+    scale: float = Field(
+        1.0,
+        description="1 is as it was trained.",
+        json_schema_extra=_range(-MAX_LORA_SCALE, MAX_LORA_SCALE),
+    )
 
 
 class ImageGenerationBody(BaseModel):
@@ -38,28 +63,57 @@ class ImageGenerationBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    prompt: str = Field(description="What the picture shows.")
+    prompt: str = Field(description="What the picture shows.", json_schema_extra=_TEXT)
     model: str | None = Field(None, description="The served model's id; may be left out.")
-    n: int | None = Field(None, description="Number of pictures, 1 to 10.")
-    size: str | None = Field(None, description="Width x height in pixels, or `auto`.")
+    n: int | None = Field(
+        None,
+        description="Number of pictures; 1 by default.",
+        json_schema_extra=_range(1, MAX_IMAGES),
+    )
+    size: str | None = Field(
+        None,
+        description="Width x height in pixels, or `auto`.",
+        json_schema_extra={"pattern": "^(auto|[0-9]{1,9}x[0-9]{1,9})$"},
+    )
     response_format: Literal["b64_json"] | None = Field(
         None, description="Pictures are in the answer; there are no URLs."
     )
     output_format: Literal["png", "jpeg", "webp"] | None = None
     output_compression: int | None = Field(
-        None, description="Quality of JPEG and WebP, 0 to 100; 90 by default."
+        None,
+        description="Quality of JPEG and WebP; 90 by default.",
+        json_schema_extra=_range(0, 100),
     )
-    stream: bool | None = Field(None, description="Streaming is not offered yet.")
-    partial_images: int | None = Field(None, description="Needs streaming.")
-    user: str | None = Field(None, description="The caller's name for its own user.")
+    stream: bool | None = Field(None, description="Whether the answer is a stream of events.")
+    partial_images: int | None = Field(
+        None,
+        description="So many half-made pictures, spread evenly over the steps.",
+        json_schema_extra=_range(0, MAX_PARTIAL_IMAGES),
+    )
+    preview_every: int | None = Field(
+        None,
+        description="A half-made picture after every so many steps.",
+        json_schema_extra={"minimum": 1},
+    )
+    user: str | None = Field(
+        None, description="The caller's name for its own user.", json_schema_extra=_TEXT
+    )
 
-    negative_prompt: str | None = Field(None, description="What the picture should not show.")
-    num_inference_steps: int | None = Field(None, description="Sampler steps.")
+    negative_prompt: str | None = Field(
+        None, description="What the picture should not show.", json_schema_extra=_TEXT
+    )
+    num_inference_steps: int | None = Field(
+        None, description="Sampler steps.", json_schema_extra={"minimum": 1}
+    )
     guidance_scale: float | None = Field(
-        None, description="Weight of the prompt: of classifier-free guidance, or embedded."
+        None,
+        description="Weight of the prompt: of classifier-free guidance, or embedded.",
+        json_schema_extra=_GUIDANCE,
     )
     true_cfg_scale: float | None = Field(
-        None, description="Weight of classifier-free guidance where guidance_scale is embedded."
+        None,
+        description="Weight of classifier-free guidance where that isn't guidance_scale.",
+        json_schema_extra=_GUIDANCE,
     )
     guidance_rescale: float | None = Field(
         None, description="0 to 1, how far guidance keeps the contrast (Stable Diffusion, SDXL)."
@@ -72,12 +126,20 @@ class ImageGenerationBody(BaseModel):
     )
     loras: list[LoraBody] | None = Field(None, description="LoRAs to use, each with its scale.")
     seed: int | None = Field(
-        None, description="Image i uses seed + i; -1 or none means random. The answer names it."
+        None,
+        description="Image i uses seed + i; -1 or none means random. The answer names it.",
+        json_schema_extra=_range(RANDOM_SEED, MAX_SEED),
     )
     sampler: str | None = Field(None, description="One of the model's samplers.")
-    priority: int | None = Field(None, description="-10 to 10; higher goes first.")
+    priority: int | None = Field(
+        None,
+        description="Higher goes first; 0 by default.",
+        json_schema_extra=_range(-MAX_PRIORITY, MAX_PRIORITY),
+    )
     deadline_ms: float | None = Field(
-        None, description="By when the pictures are wanted, in milliseconds from acceptance."
+        None,
+        description="By when the pictures are wanted, in milliseconds from acceptance.",
+        json_schema_extra=_range(1, MAX_DEADLINE_MS),
     )
 
     quality: str | None = Field(None, description="Accepted, no effect.")
@@ -99,13 +161,6 @@ class ImageGenerationBody(BaseModel):
                 "only by chairlift generate",
                 param="model",
             )
-        if self.stream:
-            raise InvalidRequest("stream is true; streaming is not offered", param="stream")
-        if self.partial_images:
-            raise InvalidRequest(
-                f"partial_images is {self.partial_images}; without streaming it must be 0",
-                param="partial_images",
-            )
         width, height = parse_size(self.size)
         return create_request(
             card,
@@ -126,10 +181,24 @@ class ImageGenerationBody(BaseModel):
             n=1 if self.n is None else self.n,
             output_format=self.output_format,
             output_compression=90 if self.output_compression is None else self.output_compression,
+            partial_images=self.partial_images,
+            preview_every=self.preview_every,
             deadline_ms=self.deadline_ms,
             priority=self.priority or 0,
             caller=self.user or caller,
         )
+
+    def check_streaming(self) -> None:
+        """Previews are events of a stream.
+
+        Raises:
+            InvalidRequest: They are asked for without one.
+        """
+        for name in ("partial_images", "preview_every"):
+            if getattr(self, name) and not self.stream:
+                raise InvalidRequest(
+                    f"{name} is {getattr(self, name)}; it needs stream: true", param=name
+                )
 
     def warnings(self) -> list[str]:
         """One line for each field that was given and means nothing here."""
@@ -173,3 +242,96 @@ class ImagesAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     output_format: str
     timings: Timings
     warnings: list[str] = []
+
+
+class InputTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """As OpenAI's clients expect."""
+
+    image_tokens: int = 0
+    text_tokens: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing is counted in tokens here; OpenAI's clients expect the numbers."""
+
+    input_tokens: int = 0
+    input_tokens_details: InputTokens = InputTokens()
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class StreamEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """An event of a stream."""
+
+
+class PartialImage(StreamEvent, frozen=True, kw_only=True, tag="image_generation.partial_image"):
+    """OpenAI's ImageGenPartialImageEvent, with ``image_index``, ``step`` and ``steps``."""
+
+    b64_json: bytes
+    partial_image_index: int
+    created_at: int
+    size: str
+    output_format: str
+    background: str = "opaque"
+    quality: str = "auto"
+    image_index: int
+    """Which of the request's pictures."""
+    step: int
+    steps: int
+
+
+class CompletedImage(StreamEvent, frozen=True, kw_only=True, tag="image_generation.completed"):
+    """OpenAI's ImageGenCompletedEvent, with ``image_index``, ``seed``, ``timings`` and
+    ``warnings``.
+    """
+
+    b64_json: bytes
+    created_at: int
+    size: str
+    output_format: str
+    background: str = "opaque"
+    quality: str = "auto"
+    usage: Usage = Usage()
+    image_index: int
+    seed: int
+    timings: Timings
+    warnings: list[str]
+
+
+class Queued(msgspec.Struct, frozen=True, kw_only=True):
+    """A request none of whose pictures has been in a tick."""
+
+    id: str
+    images: int
+    width: int
+    """Pixels."""
+    height: int
+    eta_s: float | None
+    """Predicted seconds from now until it is done; None until the engine has said it."""
+
+
+class LiftReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The ticks since the last report, and how things stand."""
+
+    ticks: list[Tick]
+    running: int
+    """Rows."""
+    waiting: int
+    backlog_seconds: float
+    queue: list[Queued]
+
+
+class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field that is wrong, where one is."""
+    code: str
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Every error, as an answer and as an event."""
+
+    error: ErrorObject

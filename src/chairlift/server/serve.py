@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 
@@ -15,14 +19,29 @@ from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Loading, Ready
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.errors import ConfigurationError
-from chairlift.models.source import FAKE_NAME, LoadFormat, find_local_model, is_hub_id
+from chairlift.logs import log_lines
+from chairlift.models.source import LoadFormat, find_local_model, is_fake, is_hub_id
 from chairlift.scheduling.names import check_policy
 from chairlift.server.app import create_app
+from chairlift.server.jobs.data_dir import open_data_dir
+from chairlift.server.jobs.manager import JobManager, Retention
+from chairlift.server.jobs.store import JobStore
+from chairlift.server.logs import RequestLog
+from chairlift.server.request_id import name_request
 from chairlift.tables import load_costs
+
+if TYPE_CHECKING:
+    from chairlift.server.tracing import Tracing
+
+logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
+UNREAD_SECONDS = 60
+"""Who reads nothing of what was sent for so long is disconnected."""
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Environment variables that say where traces go to."""
 SLOW_CALLER_SECONDS = 10
 """How long callers may take to read their answers when the server ends."""
 
@@ -37,9 +56,16 @@ class ServeConfig:
     """0 takes a free one."""
     max_queue: int = 256
     """The most rows that are accepted and not done."""
+    data_dir: Path | None = None
+    """Where jobs and their pictures are kept; None is a folder of the port's."""
+    retention: Retention = field(default_factory=Retention)
     api_key: str | None = None
+    compat: Literal["a1111"] | None = None
+    """Another program whose clients are answered too."""
     shutdown_timeout: int = 30
     """Seconds that running requests have to finish after a SIGTERM."""
+    log_prompts: bool = False
+    """Whether the lines of requests have their prompts."""
 
 
 def serve(
@@ -61,14 +87,37 @@ def serve(
     load_costs(config.worker.costs)
     check_policy(config.worker.policy)
     # It is cancelled by a signal that comes before requests are taken.
-    with bind(config.host, config.port) as listening, suppress(asyncio.CancelledError):
-        asyncio.run(_serve(config, listening, on_loading, on_ready))
+    with (
+        log_lines(config.worker.log_format, name_request),
+        bind(config.host, config.port) as listening,
+        open_tracing() as tracing,
+        suppress(asyncio.CancelledError),
+    ):
+        asyncio.run(_serve(config, listening, tracing, on_loading, on_ready))
 
 
 def _check_model(model: str | None, load_format: LoadFormat) -> None:
     """Tell at once what is wrong with a folder; the rest is found while loading."""
-    if model != FAKE_NAME and not (model and is_hub_id(model)):
+    if not is_fake(model) and not (model and is_hub_id(model)):
         find_local_model(model, load_format)
+
+
+@contextmanager
+def open_tracing() -> Iterator[Tracing | None]:
+    """Traces, where the environment says where they go to and chairlift[tracing] is there. Some
+    clusters give every program that environment, so that the extra may well be missing.
+    """
+    if not any(os.environ.get(name) for name in OTLP_ENDPOINTS):
+        yield None
+        return
+    try:
+        from chairlift.server.tracing import exported_traces
+    except ImportError as error:
+        logger.warning("there are no traces without chairlift[tracing]: %s", error)
+        yield None
+        return
+    with exported_traces() as tracing:
+        yield tracing
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -91,6 +140,9 @@ def _listen(host: str, port: int) -> socket.socket:
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; the connections inherit it.
+            patience = 1000 * UNREAD_SECONDS
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
         listening.bind((host, port))
         listening.listen(BACKLOG)
     except BaseException:
@@ -105,9 +157,12 @@ class _Server(uvicorn.Server):
     process ends with 0.
     """
 
-    def __init__(self, config: uvicorn.Config, client: EngineClient, timeout: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, client: EngineClient, jobs: JobManager, timeout: float
+    ) -> None:
         super().__init__(config)
         self._client = client
+        self._jobs = jobs
         self._timeout = timeout
 
     @contextmanager
@@ -127,6 +182,7 @@ class _Server(uvicorn.Server):
 
     async def _end_engine(self) -> None:
         await self._client.drain(self._timeout)
+        await self._jobs.close()
         await self._client.close()
 
 
@@ -145,30 +201,52 @@ def _signals_call(handle: Callable[[signal.Signals], object]) -> Iterator[None]:
 async def _serve(
     config: ServeConfig,
     listening: socket.socket,
+    tracing: Tracing | None,
     on_loading: Callable[[Loading], None],
     on_ready: Callable[[Ready, str], None],
 ) -> None:
-    client = EngineClient(config.worker, on_loading)
     serving = asyncio.current_task()
     assert serving is not None
-    with _signals_call(lambda number: serving.cancel()):
-        ready = await client.start()
+    client = EngineClient(config.worker, on_loading)
+    client.on_end.append(RequestLog(config.log_prompts))
+    if tracing is not None:
+        client.on_end.append(tracing)
+    with (
+        _signals_call(lambda number: serving.cancel()),
+        open_data_dir(config.data_dir, config.port) as data_dir,
+    ):
+        jobs = JobManager(client, await JobStore.open(data_dir), config.retention)
         try:
-            server = _create_server(config, client)
+            ready = await client.start()
+            await jobs.start()
+            server = _create_server(config, client, jobs, tracing)
             on_ready(ready, _url(listening))
             await server.serve(sockets=[listening])
         finally:
+            await jobs.close()
             await client.close()
 
 
-def _create_server(config: ServeConfig, client: EngineClient) -> _Server:
-    app = create_app(client, max_queue=config.max_queue, api_key=config.api_key)
+def _create_server(
+    config: ServeConfig, client: EngineClient, jobs: JobManager, tracing: Tracing | None
+) -> _Server:
+    app = create_app(
+        client,
+        jobs,
+        max_queue=config.max_queue,
+        api_key=config.api_key,
+        compat=config.compat,
+        tracing=tracing,
+    )
     uvicorn_config = uvicorn.Config(
         app,
+        log_config=None,  # Its lines are written like ours.
         log_level="warning",
+        access_log=False,
+        reset_contextvars=True,  # A request is in no trace of the one before it.
         timeout_graceful_shutdown=config.shutdown_timeout + SLOW_CALLER_SECONDS,
     )
-    return _Server(uvicorn_config, client, config.shutdown_timeout)
+    return _Server(uvicorn_config, client, jobs, config.shutdown_timeout)
 
 
 def _url(listening: socket.socket) -> str:

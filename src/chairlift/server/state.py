@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from chairlift.engine.client import EngineClient
+from chairlift.server.jobs.manager import JobManager
 from chairlift.server.metrics import Metrics
 
 
@@ -15,6 +16,7 @@ class ServerState:
     """One server."""
 
     client: EngineClient
+    jobs: JobManager
     metrics: Metrics
     max_queue: int
     """The most rows that are accepted and not done."""

@@ -70,7 +70,7 @@ class ClosedLoop:
     """
 
     def __init__(self, mix: Mix, requests: int, clients: int, think_s: float, seed: int) -> None:
-        jobs, times = _generators(seed)
+        jobs, times = create_generators(seed)
         self._thinks = times.exponential(think_s, requests) if think_s else np.zeros(requests)
         self._drawn = draw_jobs(mix, [0.0] * requests, jobs)
         self._count = 0
@@ -115,11 +115,11 @@ def create_source(pattern: str, mix: Mix, rate: float, requests: int, seed: int)
     if pattern not in patterns:
         names = ", ".join((*patterns, "closed"))
         raise ConfigurationError(f"the arrivals are {pattern!r}; they must be one of {names}")
-    jobs, times = _generators(seed)
+    jobs, times = create_generators(seed)
     return OpenLoop(draw_jobs(mix, patterns[pattern](times, requests, rate).tolist(), jobs))
 
 
-def _generators(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
+def create_generators(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
     """For what jobs are, and for when they come."""
     return np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
 
@@ -129,8 +129,14 @@ def _poisson(rng: np.random.Generator, count: int, rate: float) -> Times:
 
 
 def _gamma(rng: np.random.Generator, count: int, rate: float) -> Times:
-    """Gamma-distributed times between jobs: many short ones, and some very long."""
-    return np.cumsum(rng.gamma(1 / VARIATION**2, VARIATION**2 / rate, count))
+    return gamma_times(rng, count, rate, 1 / VARIATION**2)
+
+
+def gamma_times(rng: np.random.Generator, count: int, rate: float, shape: float) -> Times:
+    """Arrivals with gamma-distributed times between them. A shape of 1 is a Poisson process;
+    below that there are many short times and some very long, above they are more even.
+    """
+    return np.cumsum(rng.gamma(shape, 1 / (shape * rate), count))
 
 
 def _on_off(rng: np.random.Generator, count: int, rate: float) -> Times:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chairlift.errors import ConfigurationError
 from chairlift.scheduling.costs import Costs, Shape
@@ -17,6 +18,8 @@ from chairlift.scheduling.scheduler import MAX_BATCH_SIZE
 CALLERS = 4
 """A drawn job is of one of so many callers, of whom the second asks half as often as the first, the
 third a third as often, and so on."""
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,18 +102,31 @@ def alone(costs: Costs, job: Job) -> float:
     return job.n * each + job.steps * min(step(rows) for rows in range(1, job.n + 1))
 
 
+def draw_kinds(
+    weights: Sequence[float], count: int, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """For each of ``count`` jobs the number of its kind, and its place, from 0 to below 1, between
+    the least and the most steps of that kind.
+    """
+    shares = np.array(weights) / sum(weights)
+    return rng.choice(len(shares), size=count, p=shares), rng.random(count)
+
+
+def steps_at(place: float, least: int, most: int) -> int:
+    """The steps at a place from 0 to below 1; every number has the same chance."""
+    return least + int(place * (most - least + 1))
+
+
 def draw_jobs(mix: Mix, arrivals: Sequence[float], rng: np.random.Generator) -> list[Job]:
     """A job for each arrival."""
     count = len(arrivals)
-    weights = np.array([kind.weight for kind in mix])
-    kinds = rng.choice(len(mix), size=count, p=weights / weights.sum())
-    places = rng.random(count)
+    kinds, places = draw_kinds([kind.weight for kind in mix], count, rng)
     shares = 1 / np.arange(1, CALLERS + 1)
     callers = rng.choice(CALLERS, size=count, p=shares / shares.sum())
     jobs = []
     for arrival, number, place, caller in zip(arrivals, kinds, places, callers, strict=True):
         kind = mix[number]
-        steps = kind.least_steps + int(place * (kind.most_steps - kind.least_steps + 1))
+        steps = steps_at(float(place), kind.least_steps, kind.most_steps)
         jobs.append(
             Job(
                 arrival_s=float(arrival),
@@ -132,20 +148,37 @@ def read_jobs(path: str | Path) -> list[Job]:
     Raises:
         ConfigurationError: The file can't be read, has no jobs, or a line is wrong.
     """
+    return sorted(read_lines(path, _job, "workload", "jobs"), key=lambda job: job.arrival_s)
+
+
+def read_lines(
+    path: str | Path, parse: Callable[[Any], Entry], what: str, entries: str
+) -> list[Entry]:
+    """What the lines of a JSON Lines file say; empty lines are passed over.
+
+    Args:
+        path: Of the file.
+        parse: Makes the value of a line an entry; a ValueError of it says what is wrong.
+        what: The file is, for messages.
+        entries: What its lines are, for messages.
+
+    Raises:
+        ConfigurationError: The file can't be read, has no entries, or a line is wrong.
+    """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"the workload {path} can't be read: {error}") from None
-    jobs = []
+        raise ConfigurationError(f"the {what} {path} can't be read: {error}") from None
+    found = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                jobs.append(_job(json.loads(line)))
+                found.append(parse(json.loads(line)))
             except ValueError as error:
                 raise ConfigurationError(f"{path}, line {number}: {error}") from None
-    if not jobs:
-        raise ConfigurationError(f"the workload {path} has no jobs")
-    return sorted(jobs, key=lambda job: job.arrival_s)
+    if not found:
+        raise ConfigurationError(f"the {what} {path} has no {entries}")
+    return found
 
 
 def _job(entry: Any) -> Job:
@@ -163,11 +196,16 @@ def _job(entry: Any) -> Job:
         if name not in entry:
             raise ValueError(f"{name} is missing")
     for name, value in entry.items():
-        _check(name, value)
+        check_field(name, value)
     return Job(**entry)
 
 
-def _check(name: str, value: Any) -> None:
+def check_field(name: str, value: Any) -> None:
+    """Check the value of a job's field.
+
+    Raises:
+        ValueError: It can't be.
+    """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     whole = number and isinstance(value, int)
     if name == "caller":

@@ -1,0 +1,99 @@
+"""A ride: a request that the engine owes, as the front end sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from chairlift.engine.messages import Accepted, Finished, Preview, Rider
+from chairlift.errors import RequestCancelled
+from chairlift.request import GenerationRequest
+
+Listener = Callable[[Accepted | Preview], None]
+Outcome = Literal["finished", "failed", "cancelled"]
+OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "cancelled")
+
+
+@dataclass(slots=True)
+class Ride:
+    """One request, from the moment it is handed to the engine until it ends."""
+
+    request: GenerationRequest
+    answer: asyncio.Future[Finished]
+    """Cancelling it cancels the request."""
+    submitted: float
+    """Seconds, on the event loop's clock."""
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the engine has the request in its queue."""
+    predicted_s: float | None = None
+    """In how many seconds it was predicted to be done when it was accepted; None before."""
+    due: float | None = None
+    """When it is predicted to be done, on the clock of ``submitted``; None until it is accepted."""
+    is_streamed: bool = False
+    """Whether the caller is sent events, and not one answer."""
+    listeners: set[Listener] = field(default_factory=set)
+    """Told what comes before the answer."""
+    steps: list[int] = field(default_factory=list)
+    """Sampler steps that each image has behind it."""
+    boarded: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once any image has been in a tick."""
+    ticks: int = 0
+    """How many ticks any image was in."""
+    riders: int = 0
+    """How many rows those ticks had in all."""
+    most_riders: int = 0
+    """How many rows the largest of them had."""
+    crashes: int = 0
+    """How often the worker died meanwhile."""
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """It is played again, from the beginning."""
+        self.accepted.clear()
+        self.boarded.clear()
+        self.steps = [0] * self.request.n
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it has ended; its answer must be done."""
+        if self.answer.cancelled() or isinstance(self.answer.exception(), RequestCancelled):
+            return "cancelled"
+        return "failed" if self.answer.exception() else "finished"
+
+    def eta_s(self, now: float) -> float | None:
+        """Predicted seconds until it is done."""
+        return None if self.due is None else max(0.0, self.due - now)
+
+    def tell(self, message: Accepted | Preview, now: float) -> None:
+        """The engine has said something of it."""
+        if isinstance(message, Accepted):
+            self.due = now + message.eta_s
+            self.predicted_s = message.eta_s
+            self.accepted.set()
+        for listener in list(self.listeners):
+            listener(message)
+
+    def advance(self, rider: Rider) -> None:
+        """One of its images was in a tick."""
+        self.boarded.set()
+        done = rider.step + 1
+        self.steps[rider.row.image] = self.request.steps * done // rider.evaluations
+
+    def count_tick(self, rows: int) -> None:
+        """It was in a tick of so many rows."""
+        self.ticks += 1
+        self.riders += rows
+        self.most_riders = max(self.most_riders, rows)
+
+    async def reach(self, event: asyncio.Event) -> None:
+        """Wait until ``accepted`` or ``boarded`` is set, or it has ended."""
+        waiting = asyncio.ensure_future(event.wait())
+        either: set[asyncio.Future[Any]] = {waiting, self.answer}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()

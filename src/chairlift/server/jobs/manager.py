@@ -1,0 +1,364 @@
+"""Jobs that are on their way: from the acknowledgement to the stored picture."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from chairlift.engine.client import EngineClient
+from chairlift.engine.messages import Accepted, Activity, Finished, Preview
+from chairlift.engine.ride import Ride
+from chairlift.errors import (
+    IdempotencyMismatch,
+    JobFinished,
+    RequestCancelled,
+    RequestError,
+    StorageFailed,
+    Unavailable,
+    UnknownJob,
+)
+from chairlift.request import GenerationRequest
+from chairlift.server.events import Outbox, format_event
+from chairlift.server.jobs.job import Job, JobError, JobStatus, new_job
+from chairlift.server.jobs.store import Added, JobStore, Page, StoreStatistics
+from chairlift.server.jobs.view import JobAnswer, JobEvent, JobPartialImage, show_job
+from chairlift.server.partials import Partials
+from chairlift.server.schema import PartialImage
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ACCEPTANCE_SECONDS = 0.25
+"""How long an acknowledgement waits for the engine's own prediction."""
+SWEEP_SECONDS = 60.0
+"""Between two looks for jobs that needn't be kept any more."""
+
+
+@dataclass(slots=True)
+class _Live:
+    """A job that has not ended."""
+
+    job: Job
+    ride: Ride
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    outboxes: set[Outbox] = field(default_factory=set)
+    shown: JobAnswer | None = None
+    """What the readers of its events were told last."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retention:
+    """What is kept of finished jobs; None is no bound."""
+
+    seconds: float | None = None
+    bytes: int | None = None
+
+
+class JobManager:
+    """Hands jobs to the engine and writes down what becomes of them.
+
+    Args:
+        client: The engine, which is started.
+        store: Where jobs are kept; closed with this.
+        retention: What is kept of finished jobs.
+    """
+
+    def __init__(self, client: EngineClient, store: JobStore, retention: Retention) -> None:
+        self._client = client
+        self._store = store
+        self._retention = retention
+        self._live: dict[str, _Live] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._stop_listening = client.listen(self._look)
+
+    async def start(self) -> None:
+        """Play again what was accepted before and isn't finished."""
+        for job in await self._store.unfinished():
+            assert job.request is not None
+            served = self._client.card.id
+            if job.request.model == served:
+                self._begin(job, self._client.submit(job.request))
+                continue
+            reason = f"the job is for {job.request.model!r}; the model served now is {served!r}"
+            await self._store.fail(
+                job.id, JobError("model_not_found", reason, "model"), time.time()
+            )
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Finish writing. Jobs that aren't done leave the engine and stay in the store, for the
+        next start.
+        """
+        self._stop_listening()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        while self._tasks:
+            for live in self._live.values():
+                if not live.ride.answer.done():
+                    live.ride.answer.set_exception(Unavailable("the server is shutting down"))
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        await self._store.close()
+
+    # ------------------------------------------------------------------ what callers ask
+
+    async def submit(
+        self,
+        request: GenerationRequest,
+        *,
+        warnings: list[str],
+        user: str | None,
+        key: str | None = None,
+        digest: bytes | None = None,
+    ) -> tuple[Job, bool]:
+        """Accept a job: when this returns, it is on the disk. The job, and whether it is new, or
+        the one that came with the same idempotency key before.
+
+        Raises:
+            IdempotencyMismatch: That one was another request.
+            StorageFailed: It can't be written, and isn't accepted.
+        """
+        job = new_job(
+            request,
+            created_at=time.time(),
+            warnings=tuple(warnings),
+            user=user,
+            idempotency_key=key,
+            body_digest=digest,
+        )
+        # Before it is written, so that it counts as pending at once.
+        ride = self._client.submit(request)
+        accepting = self._keep_task(self._accept(job, ride))
+        # A caller who goes away leaves no job behind that is written and not followed.
+        added, is_new = await asyncio.shield(accepting)
+        return (added, True) if is_new else (_checked(added, digest), False)
+
+    async def find(self, key: str, digest: bytes) -> Job | None:
+        """The job that came with this idempotency key.
+
+        Raises:
+            IdempotencyMismatch: It was another request.
+        """
+        job = await self._store.find(key)
+        return job and _checked(job, digest)
+
+    async def wait(self, id: str) -> Job:
+        """The job, once it has ended.
+
+        Raises:
+            UnknownJob: There is none.
+            Unavailable: The server is shutting down before.
+        """
+        if live := self._live.get(id):
+            await live.ended.wait()
+        job = await self._store.get(id)
+        if not job.status.is_terminal:
+            raise Unavailable("the server is shutting down; the job goes on when it starts again")
+        return job
+
+    async def cancel(self, id: str) -> Job:
+        """End a job; it is off the lift by the next tick.
+
+        Raises:
+            UnknownJob: There is none.
+            JobFinished: It has ended before.
+        """
+        job = await self._store.get(id)
+        if not job.status.is_terminal:
+            self._client.cancel(id)
+            job = await self.wait(id)
+            if job.status is JobStatus.CANCELLED:
+                return job
+        raise JobFinished(f"the job {id} has {job.status} already")
+
+    def ride(self, id: str) -> Ride | None:
+        """The ride of a job that has not ended."""
+        live = self._live.get(id)
+        return live.ride if live else None
+
+    async def await_prediction(self, id: str) -> None:
+        """Give the engine a moment to predict when a job will be done."""
+        if ride := self.ride(id):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ride.reach(ride.accepted), ACCEPTANCE_SECONDS)
+
+    async def get(self, id: str) -> Job:
+        """The job with this id; any text may be asked for.
+
+        Raises:
+            UnknownJob: There is none.
+        """
+        return await self._store.get(id)
+
+    async def page(
+        self, *, limit: int, after: str | None, statuses: list[JobStatus] | None, user: str | None
+    ) -> Page:
+        """Jobs, the newest first; see :meth:`JobStore.page`."""
+        return await self._store.page(limit=limit, after=after, statuses=statuses, user=user)
+
+    async def statistics(self) -> StoreStatistics:
+        """How much is stored."""
+        return await self._store.statistics()
+
+    async def image(self, job: Job, index: int) -> bytes:
+        """A picture file of a job that has succeeded.
+
+        Raises:
+            UnknownJob: It was removed meanwhile.
+        """
+        try:
+            return await asyncio.to_thread(self._store.picture(job, index).read_bytes)
+        except FileNotFoundError:
+            raise UnknownJob(f"the job {job.id} was removed") from None
+
+    def show(self, job: Job) -> JobAnswer:
+        """What callers are shown."""
+        client = self._client
+        now, backlog = asyncio.get_running_loop().time(), client.activity.backlog_seconds
+        return show_job(job, client.card, client.rides, now, backlog)
+
+    async def events(self, job: Job) -> AsyncIterator[bytes]:
+        """The events of a job, from how it is now to its end."""
+        live, outbox = self._live.get(job.id), Outbox()
+        if live is None:
+            ended = await self._store.get(job.id)
+            yield _event(f"job.{ended.status}", self.show(ended))
+            return
+        partials = Partials(live.ride.request)
+
+        def show(message: Accepted | Preview) -> None:
+            if isinstance(message, Preview) and (partial := partials.number(message)):
+                outbox.put(_partial_event(partial), missable=True)
+
+        outbox.put(_event("job.updated", self.show(live.job)))
+        live.outboxes.add(outbox)
+        live.ride.listeners.add(show)
+        try:
+            async for event in outbox:
+                yield event
+        finally:
+            live.outboxes.discard(outbox)
+            live.ride.listeners.discard(show)
+
+    # ------------------------------------------------------------------ what becomes of them
+
+    async def _accept(self, job: Job, ride: Ride) -> Added:
+        """Write a job down, and follow it; or end its ride, if it can't be written or was there
+        before.
+        """
+        try:
+            added = await self._store.add(job)
+        except BaseException:
+            ride.answer.cancel()
+            raise
+        if added.is_new:
+            self._begin(added.job, ride)
+        else:
+            ride.answer.cancel()
+        return added
+
+    def _begin(self, job: Job, ride: Ride) -> None:
+        live = self._live[job.id] = _Live(job, ride)
+        self._keep_task(self._follow(live))
+
+    def _keep_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run ``work``, which :meth:`close` waits for."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _follow(self, live: _Live) -> None:
+        try:
+            await self._record(live)
+        except StorageFailed:
+            logger.exception("what became of %s can't be written; it is tried again", live.job.id)
+        finally:
+            del self._live[live.job.id]
+            live.ended.set()
+            for outbox in live.outboxes:
+                if live.job.status.is_terminal:
+                    outbox.put(_event(f"job.{live.job.status}", self.show(live.job)))
+                outbox.close()
+
+    async def _record(self, live: _Live) -> None:
+        """Write down when the job starts and how it ends."""
+        ride, id, store = live.ride, live.job.id, self._store
+        await ride.reach(ride.boarded)
+        if live.job.status is JobStatus.QUEUED and ride.boarded.is_set():
+            live.job = await store.start(id, time.time())
+        try:
+            finished = await ride.answer
+        except (RequestCancelled, asyncio.CancelledError):
+            live.job = await store.cancel(id, time.time())
+        except Unavailable:
+            logger.info("%s goes on when the server starts again", id)
+        except RequestError as error:
+            live.job = await store.fail(id, _parts(error), time.time())
+        else:
+            await self._keep(live, finished)
+
+    async def _keep(self, live: _Live, finished: Finished) -> None:
+        """Store the pictures of a job that is done."""
+        id, store = live.job.id, self._store
+        if live.job.status is JobStatus.QUEUED:  # Done before any tick was reported.
+            live.job = await store.start(id, time.time())
+        try:
+            live.job = await store.succeed(id, finished.images, finished.timings, time.time())
+        except StorageFailed as error:
+            live.job = await store.fail(id, _parts(error), time.time())
+
+    def _look(self, activity: Activity) -> None:
+        """Tell the readers of events what has changed."""
+        for live in self._live.values():
+            if not live.outboxes:
+                continue
+            answer = self.show(live.job)
+            if live.shown is None or _changes(answer) != _changes(live.shown):
+                live.shown = answer
+                for outbox in live.outboxes:
+                    outbox.put(_event("job.updated", answer), missable=True)
+
+    async def _sweep(self) -> None:
+        """Remove, again and again, what needn't be kept any more."""
+        while True:
+            try:
+                await self._store.remove_expired(
+                    time.time(),
+                    max_age_seconds=self._retention.seconds,
+                    max_bytes=self._retention.bytes,
+                )
+            except StorageFailed:
+                logger.exception("old jobs can't be removed")
+            await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _checked(job: Job, digest: bytes | None) -> Job:
+    if job.body_digest != digest:
+        raise IdempotencyMismatch(f"the Idempotency-Key came with another request before, {job.id}")
+    return job
+
+
+def _parts(error: RequestError) -> JobError:
+    return JobError(error.code, error.message, error.param)
+
+
+def _changes(answer: JobAnswer) -> tuple[object, ...]:
+    return answer.status, answer.progress, answer.position
+
+
+def _event(name: str, answer: JobAnswer) -> bytes:
+    return format_event(JobEvent(type=name, job=answer), name)
+
+
+def _partial_event(partial: PartialImage) -> bytes:
+    event = JobPartialImage(**msgspec.structs.asdict(partial))
+    return format_event(event, "job.partial_image")

@@ -1,0 +1,1 @@
+"""The page at ``/``: plain HTML, CSS and JavaScript, without a build step."""

@@ -1,0 +1,204 @@
+// Puts the page together, and keeps it connected.
+
+import { Api, ApiError } from "./api.js";
+import { Charts } from "./charts.js";
+import { announce, byId, onChoice, seconds, still, write } from "./dom.js";
+import { follow } from "./events.js";
+import { Form } from "./form.js";
+import { Gallery } from "./gallery.js";
+import { isActive, Jobs } from "./jobs.js";
+import { askForKey } from "./key.js";
+import { Lift } from "./lift.js";
+import { drawFigures, drawQueue, Scene } from "./scene.js";
+import { curl, python } from "./snippets.js";
+import { Tabs } from "./tabs.js";
+
+/** Between two drawings; the next frame comes after it. */
+const FRAME_MS = 20;
+const REFRESH_MS = 700;
+const FIGURES_MS = 500;
+const CHARTS_MS = 1000;
+const SHORT_ID = 6;
+/** Where the lift is below the form. */
+const narrow = matchMedia("(max-width: 900px)");
+
+const api = new Api(askForKey);
+const lift = new Lift();
+const charts = new Charts();
+const tabs = new Tabs(() => jobs.balance());
+const jobs = new Jobs(api, tabs, onJob);
+const gallery = new Gallery(api, jobs, { onUse: useSettings, onCancel: cancel });
+const scene = new Scene({ cancel, describe, preview: ({ id, image }) => jobs.preview(id, image) });
+let form = null;
+let snippet = curl;
+let model = null;
+let connection = null;
+let drawing = false;
+let refreshing;
+
+// ------------------------------------------------------------------ the connection
+
+/** Be connected while somebody looks. */
+function connect() {
+  connection?.abort();
+  connection = null;
+  if (document.hidden) return jobs.balance();
+  connection = new AbortController();
+  const { signal } = connection;
+  const onLost = (wait) => showPhase("lost", `the server is away; again in ${seconds(wait)}`);
+  showPhase("connecting", "connecting");
+  return follow(api, "/v1/lift", { handle: onReport, signal, onOpen, onLost });
+}
+
+function showPhase(phase, text) {
+  byId("connection").dataset.phase = phase;
+  write(byId("connection"), text);
+}
+
+/** The server is here, perhaps another one than before. */
+async function onOpen() {
+  lift.clear();
+  byId("key-button").hidden = api.key === null;
+  const { data: [card] } = await api.json("/v1/models");
+  if (JSON.stringify(card) !== model) showModel(card);
+  model = JSON.stringify(card);
+  showPhase("live", "live");
+  await jobs.resume();
+  await gallery.refresh();
+}
+
+function onReport(report) {
+  const now = performance.now();
+  const seen = lift.observe(report, now);
+  charts.add(seen);
+  if (seen.latencies.length) refreshSoon();
+  if (!drawing) requestAnimationFrame(draw);
+  drawing = true;
+}
+
+/** Somebody's picture is done: perhaps one for the gallery. */
+function refreshSoon() {
+  refreshing ??= setTimeout(async () => {
+    refreshing = undefined;
+    await gallery.refresh();
+  }, REFRESH_MS);
+}
+
+/** The model may well run on the same machine: it needs the processor more than the page does. */
+function draw() {
+  drawing = scene.draw(lift, performance.now());
+  if (drawing) setTimeout(() => requestAnimationFrame(draw), FRAME_MS);
+}
+
+function drawNumbers() {
+  drawFigures(lift, performance.now());
+  drawQueue(lift, { cancel, describe });
+}
+
+// ------------------------------------------------------------------ the model and the form
+
+function showModel(card) {
+  const weights = card.parameters ? `${(card.parameters / 1e6).toFixed(1)} M weights, ` : "";
+  write(byId("model"), `${card.id}: ${weights}${card.dtype} on ${card.device}`);
+  form = new Form(byId("form"), card, { onSubmit: send, onChange: showSnippet });
+  if (card.defaults.frames > 1) {
+    form.showError({ message: `${card.id} makes videos, which are not offered over HTTP yet` });
+    form.busy = true;
+  }
+  showSnippet();
+}
+
+function useSettings(settings) {
+  form.apply(settings);
+  showSnippet();
+  form.focus();
+  announce("The settings are in the form.");
+}
+
+async function send() {
+  if (form.busy) return;
+  form.busy = true;
+  form.clearErrors();
+  try {
+    await jobs.create(form.settings, form.previewEvery);
+    announce("The picture is on its way.");
+    const behavior = still.matches ? "auto" : "smooth";
+    if (narrow.matches) byId("lift-title").scrollIntoView({ behavior });
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    form.showError(error);
+  } finally {
+    form.busy = false;
+  }
+}
+
+function showSnippet() {
+  if (form) byId("snippet").textContent = snippet(form.settings, location.origin);
+}
+
+// ------------------------------------------------------------------ jobs and rows
+
+/** What a row or a waiting request is called. */
+function describe({ id, image }) {
+  const job = jobs.get(id);
+  const digits = id.split("_").at(-1).slice(0, SHORT_ID);
+  const short = id.startsWith("job_") ? `job ${digits}` : `request ${digits}`;
+  const name = job ? job.request.prompt || "(no words)" : short;
+  return { own: job !== undefined, text: image ? `${name}, ${image + 1}` : name };
+}
+
+function onJob(job) {
+  gallery.update(job);
+  if (isActive(job)) return;
+  const outcomes = {
+    succeeded: "Done",
+    cancelled: "Cancelled",
+    failed: `Failed, ${job.error?.message ?? ""}`,
+  };
+  announce(`${outcomes[job.status]}: ${job.request.prompt}`);
+}
+
+async function cancel(id) {
+  try {
+    await jobs.cancel(id);
+    lift.drop(id, performance.now());
+    drawNumbers();
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    announce(error.message);
+  }
+}
+
+// ------------------------------------------------------------------ the rest of the page
+
+onChoice("language", (language) => {
+  snippet = { curl, python }[language];
+  showSnippet();
+});
+
+byId("copy").addEventListener("click", async () => {
+  await copy(byId("snippet"));
+  announce("Copied.");
+  byId("copy").textContent = "Copied";
+  setTimeout(() => (byId("copy").textContent = "Copy"), 1500);
+});
+
+/** Browsers have a clipboard only where the connection is safe; else select it and copy that. */
+async function copy(element) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(element.textContent);
+  getSelection().selectAllChildren(element);
+  return document.execCommand("copy");
+}
+
+byId("key-button").addEventListener("click", () => {
+  api.forgetKey();
+  location.reload();
+});
+
+window.addEventListener("unhandledrejection", ({ reason }) => {
+  if (reason.name !== "AbortError") showPhase("lost", `something is wrong: ${reason.message}`);
+});
+document.addEventListener("visibilitychange", connect);
+setInterval(drawNumbers, FIGURES_MS);
+setInterval(() => charts.draw(), CHARTS_MS);
+connect();

@@ -1,0 +1,230 @@
+// Draws the lift: a cable for each row, and on it a chair that goes up as the row denoises.
+
+import { byId, copyOf, count, seconds, write } from "./dom.js";
+
+const MOST_LANES = 64;
+const MOST_TICKETS = 24;
+/** How long a cable hangs empty before it is taken down, in milliseconds. */
+const LINGER = 2500;
+const COLOURS = 6;
+/** The cable rises this share of its box, and sags this much. */
+const RISE = 0.74;
+const SAG = 0.2;
+const CABLE = `M0 ${100 * RISE}Q50 ${50 * RISE + 200 * SAG} 100 0`;
+/** Up to how many lanes there is so much room for each. */
+const DENSITIES = [[4, "roomy"], [12, "normal"], [24, "close"], [Infinity, "dense"]];
+
+/** How far below the top of its box the cable is, at `t` of the way. */
+function height(t) {
+  return RISE * (1 - t) + 4 * SAG * t * (1 - t);
+}
+
+/** Name what a button cancels. */
+function nameCancel({ cancel, cancelName }, text) {
+  cancelName.textContent = cancel.title = `Cancel ${text}`;
+}
+
+/** A cable with its chair. */
+class Lane {
+  row = null;
+  vacant = 0;
+  #parts;
+  #shown = {};
+
+  constructor(cancel) {
+    [this.element, this.#parts] = copyOf("lane");
+    this.#parts.cable.setAttribute("d", CABLE);
+    this.#parts.travelled.setAttribute("d", CABLE);
+    this.#parts.cancel.addEventListener("click", () => cancel(this.row.id));
+  }
+
+  take(row) {
+    this.row = row;
+    this.#shown = {};
+    this.#parts.chair.replaceWith(this.#parts.chair); // Begins its animations again.
+  }
+
+  leave(now) {
+    this.row = null;
+    this.vacant = now;
+    this.element.dataset.state = "vacant";
+    this.#parts.step.textContent = this.#parts.label.textContent = "";
+  }
+
+  draw(now, { text, own }, preview) {
+    const { row, element } = this;
+    const { label, step, picture } = this.#parts;
+    const state = row.left > now ? "riding" : row.state;
+    const t = Number(row.position(now).toFixed(3));
+    const words = `step ${row.done} of ${row.total}${state === "resting" ? ", resting" : ""}`;
+    this.#change("state", state, () => (element.dataset.state = state));
+    this.#change("step", words, () => (step.textContent = words));
+    this.#change("t", t, () => {
+      element.style.setProperty("--t", t);
+      element.style.setProperty("--y", height(t).toFixed(4));
+    });
+    this.#change("text", text, () => {
+      label.textContent = label.title = text;
+      nameCancel(this.#parts, text);
+      element.classList.toggle("own", own);
+    });
+    this.#change("preview", preview ?? null, () => {
+      picture.hidden = !preview;
+      if (preview) picture.src = preview;
+    });
+  }
+
+  /** Do something only where it changes what is seen. */
+  #change(name, value, apply) {
+    if (this.#shown[name] === value) return;
+    this.#shown[name] = value;
+    apply();
+  }
+}
+
+/** The lanes of one size: only they share ticks. */
+class Group {
+  lanes = [];
+  #parts;
+
+  constructor(row, colour) {
+    this.colour = colour;
+    [this.element, this.#parts] = copyOf("group");
+    this.element.classList.add(`colour-${colour}`);
+    this.#parts.size.textContent = `${row.width} × ${row.height}`;
+  }
+
+  add(lane) {
+    this.lanes.push(lane);
+    this.#parts.list.append(lane.element);
+    return lane;
+  }
+
+  /** Take down the cables that have been empty for long. */
+  tidy(now) {
+    const isDown = (lane) => lane.row === null && now - lane.vacant > LINGER;
+    for (const lane of this.lanes.filter(isDown)) lane.element.remove();
+    this.lanes = this.lanes.filter((lane) => !isDown(lane));
+    write(this.#parts.count, count(this.lanes.filter(({ row }) => row?.isAboard).length, "row"));
+  }
+}
+
+/**
+ * @param {object} page
+ * @param {(id: string) => void} page.cancel
+ * @param {(row: object) => {text: string, own: boolean}} page.describe
+ * @param {(row: object) => string|undefined} page.preview
+ */
+export class Scene {
+  #page;
+  #groups = new Map();
+  #lanes = new Map();
+
+  constructor(page) {
+    this.#page = page;
+  }
+
+  /** Draw this moment; whether the next one may look different. */
+  draw(lift, now) {
+    lift.sweep(now);
+    this.#vacate(lift, now);
+    let hidden = 0;
+    for (const row of lift.rows.values()) {
+      if (!this.#lanes.has(row.key) && !this.#seat(row)) hidden += Number(row.isAboard);
+    }
+    for (const lane of this.#lanes.values()) {
+      lane.draw(now, this.#page.describe(lane.row), this.#page.preview(lane.row));
+    }
+    this.#fit(hidden);
+    return this.#groups.size > 0;
+  }
+
+  /** Give a row an empty cable of its size, or a new one; whether there was room. */
+  #seat(row) {
+    const size = `${row.width}x${row.height}`;
+    let lane = this.#groups.get(size)?.lanes.find((one) => one.row === null);
+    if (!lane) {
+      if (this.#total >= MOST_LANES) return false;
+      if (!this.#groups.has(size)) this.#open(size, row);
+      lane = this.#groups.get(size).add(new Lane(this.#page.cancel));
+    }
+    lane.take(row);
+    this.#lanes.set(row.key, lane);
+    return true;
+  }
+
+  /** Begin a group, in a colour that is free. */
+  #open(size, row) {
+    const taken = new Set([...this.#groups.values()].map(({ colour }) => colour));
+    const free = [...Array(COLOURS).keys()].find((colour) => !taken.has(colour));
+    const group = new Group(row, free ?? this.#groups.size % COLOURS);
+    this.#groups.set(size, group);
+    byId("groups").append(group.element);
+  }
+
+  /** Empty the cables of those who have left. */
+  #vacate(lift, now) {
+    for (const [key, lane] of this.#lanes) {
+      if (lift.rows.get(key) === lane.row) continue;
+      this.#lanes.delete(key);
+      lane.leave(now);
+    }
+    for (const [size, group] of this.#groups) {
+      group.tidy(now);
+      if (group.lanes.length) continue;
+      group.element.remove();
+      this.#groups.delete(size);
+    }
+  }
+
+  get #total() {
+    return [...this.#groups.values()].reduce((sum, { lanes }) => sum + lanes.length, 0);
+  }
+
+  #fit(hidden) {
+    const total = this.#total;
+    const [, density] = DENSITIES.find(([most]) => total <= most);
+    byId("scene").dataset.density = density;
+    byId("empty").hidden = total > 0;
+    byId("more").hidden = hidden === 0;
+    write(byId("more"), `and ${count(hidden, "more row")}`);
+  }
+}
+
+/** The figures above the lift. */
+export function drawFigures(lift, now) {
+  const rate = lift.rate(now);
+  byId("figure-running").closest("section").classList.toggle("running", rate > 0);
+  write(byId("figure-running"), String(lift.running));
+  write(byId("figure-forward"), String(lift.running ? lift.forward : 0));
+  write(byId("figure-ticks"), rate.toFixed(rate < 10 ? 1 : 0));
+  write(byId("figure-waiting"), String(lift.waiting));
+  write(byId("figure-backlog"), seconds(lift.backlog));
+}
+
+/** Who waits, with the predicted times. */
+export function drawQueue(lift, page) {
+  const list = byId("queue");
+  const known = new Map([...list.children].map((ticket) => [ticket.dataset.id, ticket]));
+  const shown = lift.queue.slice(0, MOST_TICKETS);
+  for (const request of shown) {
+    const ticket = known.get(request.id) ?? list.appendChild(createTicket(request, page));
+    const eta = request.eta_s === null ? "" : `done in about ${seconds(request.eta_s)}`;
+    write(ticket.querySelector(".eta"), eta);
+    known.delete(request.id);
+  }
+  for (const ticket of known.values()) ticket.remove();
+  byId("station").hidden = shown.length === 0;
+}
+
+function createTicket({ id, images, width, height }, page) {
+  const [ticket, parts] = copyOf("ticket");
+  const { text, own } = page.describe({ id, image: 0 });
+  ticket.dataset.id = id;
+  ticket.classList.toggle("own", own);
+  parts.label.textContent = parts.label.title = text;
+  parts.what.textContent = `${count(images, "picture")}, ${width} × ${height}`;
+  parts.cancel.addEventListener("click", () => page.cancel(id));
+  nameCancel(parts, text);
+  return ticket;
+}

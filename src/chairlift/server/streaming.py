@@ -1,0 +1,92 @@
+"""``POST /v1/images/generations`` with ``stream: true``: half-made pictures, and then the whole
+ones, as the events that OpenAI's clients expect.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from starlette.responses import Response
+
+from chairlift.engine.messages import Accepted, Finished, Preview
+from chairlift.engine.ride import Ride
+from chairlift.errors import RequestError
+from chairlift.request import GenerationRequest
+from chairlift.server.admission import eta_header
+from chairlift.server.events import Outbox, event_stream, format_event
+from chairlift.server.partials import Partials
+from chairlift.server.schema import CompletedImage
+
+
+async def stream_images(ride: Ride, warnings: list[str], keep: bool = False) -> Response:
+    """The stream of a request, which begins when the engine has accepted it.
+
+    Args:
+        ride: It.
+        warnings: For the last events.
+        keep: Whether it goes on when its reader goes away.
+
+    Raises:
+        RequestError: The engine doesn't take it.
+    """
+    outbox, partials = Outbox(), Partials(ride.request)
+
+    def show(message: Accepted | Preview) -> None:
+        if isinstance(message, Preview) and (partial := partials.number(message)):
+            outbox.put(format_event(partial, "image_generation.partial_image"), missable=True)
+
+    def end(_: object) -> None:
+        for event in _last_events(ride, warnings):
+            outbox.put(event)
+        outbox.close()
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            async for event in outbox:
+                yield event
+        finally:
+            ride.listeners.discard(show)
+            if not keep:
+                ride.answer.cancel()
+
+    ride.is_streamed = True
+    ride.listeners.add(show)
+    ride.answer.add_done_callback(end)
+    await ride.reach(ride.accepted)
+    if ride.answer.done():
+        ride.answer.result()
+    return event_stream(events(), eta_header(ride))
+
+
+def _last_events(ride: Ride, warnings: list[str]) -> list[bytes]:
+    if ride.answer.cancelled():
+        return []
+    error = ride.answer.exception()
+    if error is None:
+        return completed_events(ride.request, ride.answer.result(), warnings)
+    if not isinstance(error, RequestError):
+        error = RequestError("an internal error has occurred")
+    return [format_event({"error": error.to_object()}, "error")]
+
+
+def completed_events(
+    request: GenerationRequest, finished: Finished, warnings: list[str]
+) -> list[bytes]:
+    """One event for each picture."""
+    return [
+        format_event(
+            CompletedImage(
+                b64_json=image,
+                created_at=int(time.time()),
+                size=request.size,
+                output_format=request.output_format,
+                image_index=index,
+                seed=request.seeds[index],
+                timings=finished.timings,
+                warnings=warnings,
+            ),
+            "image_generation.completed",
+        )
+        for index, image in enumerate(finished.images)
+    ]

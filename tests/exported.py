@@ -1,0 +1,39 @@
+"""The metrics that a server exports, without a server."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from chairlift.engine.client import EngineClient
+from chairlift.engine.worker_config import WorkerConfig
+from chairlift.server.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One metric."""
+
+    type: str
+    samples: frozenset[str]
+    """The names of its time series."""
+    labels: frozenset[str]
+
+
+def exported_metrics() -> dict[str, Exported]:
+    """By the name under which operators know them: a counter's ends with ``_total``."""
+    client = EngineClient(WorkerConfig(model="fake"))
+    client.worker_pid = os.getpid()  # so that there are metrics of it
+    text = generate_latest(Metrics(client).registry).decode()
+    exported = {}
+    for family in text_string_to_metric_families(text):
+        if family.name.endswith("_created"):
+            continue
+        name = family.name + ("_total" if family.type == "counter" else "")
+        samples = frozenset(sample.name for sample in family.samples)
+        labels = frozenset(label for sample in family.samples for label in sample.labels)
+        exported[name] = Exported(family.type, samples, labels)
+    return exported
