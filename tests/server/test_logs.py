@@ -41,19 +41,23 @@ def lines(client: EngineClient, caplog: pytest.LogCaptureFixture) -> Iterator[Li
     client.on_end.remove(log)
 
 
-def the_line(lines: Lines) -> dict[str, Any]:
-    wait_until(lines)
-    [line] = lines()
+def line_of(lines: Lines, **fields: Any) -> dict[str, Any]:
+    """The line with these fields, once it is there. Requests of the test before may end late."""
+
+    def found() -> list[dict[str, Any]]:
+        return [line for line in lines() if fields.items() <= line.items()]
+
+    wait_until(found)
+    [line] = found()
     return line
 
 
 def test_a_finished_request_has_a_line_with_its_times(http: httpx.Client, lines: Lines) -> None:
     body = {"prompt": SECRET, "n": 2, "size": "96x72", "num_inference_steps": 7}
     answer = http.post(GENERATIONS, json=body, headers={HEADER: "caller-7"}).json()
-    line = the_line(lines)
+    line = line_of(lines, request_id="caller-7")
     expected = {
         "outcome": "finished",
-        "request_id": "caller-7",
         "kind": "images",
         "code": None,
         "size": "96x72",
@@ -79,27 +83,26 @@ def test_a_line_says_with_how_many_rows_it_rode(
 ) -> None:
     with long_request(http, client):
         generate(http, size=LONG["size"], num_inference_steps=4)
-        short = the_line(lines)
+        short = line_of(lines, steps=4)
     assert short["ticks"] == 4
     assert short["rows_max"] == LONG["n"] + 1
     assert 1 < short["rows_mean"] <= short["rows_max"]
 
 
 def test_streams_and_jobs_are_told_apart(http: httpx.Client, lines: Lines) -> None:
-    http.post(GENERATIONS, json={"prompt": "a boat", "stream": True})
-    wait_until(lambda: len(lines()) == 1)
-    job = http.post("/v1/jobs", json={"prompt": "a boat"}, headers={HEADER: "of-a-job"}).json()
-    wait_until(lambda: len(lines()) == 2)
-    assert [line["kind"] for line in lines()] == ["stream", "job"]
-    assert (lines()[1]["id"], lines()[1]["request_id"]) == (job["id"], "of-a-job")
+    body = {"prompt": "a boat"}
+    http.post(GENERATIONS, json=body | {"stream": True}, headers={HEADER: "of-a-stream"})
+    job = http.post("/v1/jobs", json=body, headers={HEADER: "of-a-job"}).json()
+    assert line_of(lines, request_id="of-a-stream")["kind"] == "stream"
+    assert line_of(lines, request_id="of-a-job", id=job["id"])["kind"] == "job"
 
 
 def test_a_cancelled_request_has_a_line_without_stages(
     http: httpx.Client, client: EngineClient, lines: Lines
 ) -> None:
     with long_request(http, client):
-        pass
-    line = the_line(lines)
+        [id] = client.rides
+    line = line_of(lines, id=id)
     assert (line["outcome"], line["code"]) == ("cancelled", "cancelled")
     assert line["denoise_s"] is None
     assert line["total_s"] > 0
@@ -124,7 +127,7 @@ def test_a_failed_request_has_the_code_of_its_error(caplog: pytest.LogCaptureFix
 
 def test_a_refused_request_has_a_line_with_the_reason(http: httpx.Client, lines: Lines) -> None:
     answer = http.post(GENERATIONS, json={"prompt": SECRET, "n": SECRET})
-    assert the_line(lines) == {
+    assert line_of(lines, request_id=answer.headers[HEADER]) == {
         "outcome": "refused",
         "request_id": answer.headers[HEADER],
         "code": "invalid_value",

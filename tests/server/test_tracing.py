@@ -53,7 +53,9 @@ class Spans:
 
 @pytest.fixture
 def spans(engine: EngineThread) -> Iterator[Spans]:
-    """Those of all requests to the engine."""
+    """Those of all requests to the engine, when those of the test before have ended."""
+    wait_until(lambda: engine.client.pending_rows == 0)
+    engine.wait_for(asyncio.sleep(0))
     spans = Spans()
     engine.client.on_end.append(spans.tracing)
     yield spans

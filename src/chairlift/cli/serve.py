@@ -82,6 +82,10 @@ def serve(
         typer.Option(metavar="NAME=PATH", help="A LoRA that requests may name; repeatable."),
     ] = None,
     offload_text_encoders: OffloadTextEncoders = False,
+    preview_decoder: Annotated[
+        Path | None,
+        typer.Option(help="Folder of an AutoencoderTiny that makes the previews."),
+    ] = None,
     metadata: Annotated[
         bool, typer.Option(help="Pictures carry the settings that they were made with.")
     ] = True,
@@ -127,6 +131,7 @@ def serve(
                 load_format=load_format,
                 loras=_parse_loras(lora),
                 offload_text_encoders=offload_text_encoders,
+                preview_decoder=str(preview_decoder) if preview_decoder else None,
                 batching=batching,
                 policy=policy,
                 costs=costs,

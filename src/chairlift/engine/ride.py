@@ -37,6 +37,8 @@ class Ride:
     """Told what comes before the answer."""
     steps: list[int] = field(default_factory=list)
     """Sampler steps that each image has behind it."""
+    previews: dict[int, Preview] = field(default_factory=dict)
+    """The last one of each image."""
     boarded: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once any image has been in a tick."""
     ticks: int = 0
@@ -74,6 +76,8 @@ class Ride:
             self.due = now + message.eta_s
             self.predicted_s = message.eta_s
             self.accepted.set()
+        else:
+            self.previews[message.row.image] = message
         for listener in list(self.listeners):
             listener(message)
 

@@ -113,6 +113,7 @@ def run(config: WorkerConfig) -> int:
             load_format=config.load_format,
             loras=[LoraFile(name, Path(path)) for name, path in config.loras],
             offload_text_encoders=config.offload_text_encoders,
+            preview_decoder=Path(config.preview_decoder) if config.preview_decoder else None,
             progress=progress,
         )
     except ConfigurationError as error:

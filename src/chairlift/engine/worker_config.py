@@ -26,6 +26,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     loras: list[tuple[str, str]] = []
     """Name and path of each."""
     offload_text_encoders: bool = False
+    preview_decoder: str | None = None
+    """Folder of an ``AutoencoderTiny`` that makes the previews."""
     batching: str = "continuous"
     policy: str = DEFAULT_POLICY
     costs: str | None = None

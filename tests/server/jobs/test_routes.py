@@ -102,6 +102,16 @@ def test_events_tell_how_it_goes_on_and_end_with_it(slow_http: httpx.Client) -> 
     assert events[-1].data["job"] == look(http, job)
 
 
+def test_who_comes_later_sees_the_last_preview_at_once(slow_http: httpx.Client) -> None:
+    job = accepted(slow_http, num_inference_steps=100, preview_every=5)
+    wait_until(lambda: look(slow_http, job)["progress"]["steps"][0] > 20)
+    with event_stream(slow_http, "GET", f"{JOBS}/{job['id']}/events") as events:
+        now, preview = next(events), next(events)
+    assert (now.name, preview.name) == ("job.updated", "job.partial_image")
+    assert preview.data["step"] >= 20
+    cancel(slow_http, job)
+
+
 def _progress(events: list[Event]) -> list[int]:
     return [event.data["job"]["progress"]["steps"][0] for event in events if "job" in event.data]
 

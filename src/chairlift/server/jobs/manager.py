@@ -239,6 +239,8 @@ class JobManager:
                 outbox.put(_partial_event(partial), missable=True)
 
         outbox.put(_event("job.updated", self.show(live.job)))
+        for preview in live.ride.previews.values():
+            show(preview)
         live.outboxes.add(outbox)
         live.ride.listeners.add(show)
         try:

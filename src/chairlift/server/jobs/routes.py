@@ -47,7 +47,7 @@ LINKS = {
         ("watch_job", "job_id", {}),
         ("cancel_job", "job_id", {}),
         ("cancel_request", "request_id", {}),
-        ("get_job_image", "job_id", {"index": 0}),
+        ("get_job_image", "job_id", {"index": "0"}),
     )
 }
 """Where the id of a new job leads to."""

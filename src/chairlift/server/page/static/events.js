@@ -32,7 +32,8 @@ async function* eventsOf(response, hear) {
  * @param {object} options
  * @param {(event: object) => boolean|void} options.handle Gets the data of each event.
  * @param {AbortSignal} options.signal
- * @param {() => void} [options.onOpen]
+ * @param {() => Promise<void>} [options.onOpen] Awaited before the first event; a failure counts as
+ *   one of the stream.
  * @param {(seconds: number) => void} [options.onLost] Told how long it waits now.
  * Raises ApiError where the server refuses for good.
  */
@@ -68,7 +69,7 @@ async function readOnce(api, path, signal, onOpen, heed) {
   try {
     const response = await api.send(path, { signal: AbortSignal.any([signal, end.signal]) });
     hear();
-    onOpen?.();
+    await onOpen?.();
     for await (const event of eventsOf(response, hear)) {
       if (heed(event)) return true;
     }

@@ -15,7 +15,8 @@ import { Tabs } from "./tabs.js";
 
 /** Between two drawings; the next frame comes after it. */
 const FRAME_MS = 20;
-const REFRESH_MS = 700;
+/** How long news are gathered before the gallery is fetched again. */
+const REFRESH_MS = 300;
 const FIGURES_MS = 500;
 const CHARTS_MS = 1000;
 const SHORT_ID = 6;
@@ -51,8 +52,9 @@ function connect() {
 }
 
 function showPhase(phase, text) {
-  byId("connection").dataset.phase = phase;
-  write(byId("connection"), text);
+  const place = byId("connection");
+  if (place.dataset.phase !== phase) place.dataset.phase = phase;
+  write(place, text);
 }
 
 /** The server is here, perhaps another one than before. */
@@ -62,15 +64,15 @@ async function onOpen() {
   const { data: [card] } = await api.json("/v1/models");
   if (JSON.stringify(card) !== model) showModel(card);
   model = JSON.stringify(card);
-  showPhase("live", "live");
   await jobs.resume();
-  await gallery.refresh();
+  showPhase("live", "live");
+  refreshSoon();
 }
 
 function onReport(report) {
-  const now = performance.now();
-  const seen = lift.observe(report, now);
+  const seen = lift.observe(report, performance.now());
   charts.add(seen);
+  showPhase("live", "live");
   if (seen.latencies.length) refreshSoon();
   if (!drawing) requestAnimationFrame(draw);
   drawing = true;

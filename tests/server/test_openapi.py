@@ -1,0 +1,144 @@
+"""The OpenAPI description is true: Schemathesis reads it, tries everything that it allows and much
+that it doesn't, and finds no answer that it doesn't describe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+
+from tests.running import EngineThread
+
+ROOT = Path(__file__).parents[2]
+KEY = "a-key"
+OPERATIONS = {
+    "POST /v1/images/generations",
+    "POST /v1/jobs",
+    "GET /v1/jobs",
+    "GET /v1/jobs/{job_id}",
+    "GET /v1/jobs/{job_id}/events",
+    "POST /v1/jobs/{job_id}/cancel",
+    "GET /v1/jobs/{job_id}/images/{index}",
+    "POST /v1/requests/{request_id}/cancel",
+    "GET /v1/models",
+    "GET /v1/policy",
+    "PUT /v1/policy",
+    "GET /v1/lift",
+    "GET /health",
+    "GET /ready",
+    "GET /version",
+    "GET /metrics",
+}
+
+
+@pytest.fixture(scope="module")
+def document(http: httpx.Client) -> dict[str, Any]:
+    document: dict[str, Any] = http.get("/openapi.json").json()
+    return document
+
+
+@pytest.fixture
+def roomy(slow_engine: EngineThread) -> Iterator[httpx.Client]:
+    """A server that refuses nothing for want of room, and whose engine is left as it was."""
+    policy = slow_engine.client.policy
+    with slow_engine.serve(max_queue=100_000) as http:
+        yield http
+    slow_engine.client.set_policy(policy)
+
+
+def run_schemathesis(http: httpx.Client, folder: Path, *options: str) -> str:
+    """What it says, if it finds nothing wrong."""
+    config = str(ROOT / "tests/server/schemathesis.toml")
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run"]
+    done = subprocess.run(
+        [*command, f"{http.base_url}/openapi.json", "--no-color", *options],
+        cwd=folder,  # where it keeps a cache
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def operations(document: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+
+
+def test_schemathesis_finds_nothing_wrong(roomy: httpx.Client, tmp_path: Path) -> None:
+    said = run_schemathesis(roomy, tmp_path)
+    assert f"{len(OPERATIONS)} selected / {len(OPERATIONS)} total" in said
+    assert roomy.get("/ready").status_code == 200
+
+
+def test_schemathesis_does_not_come_in_without_the_key(
+    engine: EngineThread, tmp_path: Path
+) -> None:
+    bearer = f"Authorization: Bearer {KEY}"
+    checks = "ignored_auth,status_code_conformance,response_headers_conformance"
+    with engine.serve(api_key=KEY) as http:
+        run_schemathesis(
+            http, tmp_path, "-H", bearer, "-c", checks, "--phases", "fuzzing", "--max-examples", "3"
+        )
+
+
+def test_the_description_is_openapi(document: dict[str, Any]) -> None:
+    schemathesis.openapi.from_dict(document).validate()
+    assert operations(document).keys() == OPERATIONS
+
+
+def test_wrong_values_are_described_as_they_are_answered(document: dict[str, Any]) -> None:
+    assert "HTTPValidationError" not in json.dumps(document)
+    mismatch = {
+        name for name, operation in operations(document).items() if "422" in operation["responses"]
+    }
+    assert mismatch == {"POST /v1/images/generations", "POST /v1/jobs"}
+
+
+def test_only_a_locked_server_asks_for_a_key(
+    document: dict[str, Any], engine: EngineThread
+) -> None:
+    assert "401" not in json.dumps(document)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with engine.serve(api_key=KEY) as http:
+        locked = operations(http.get("/openapi.json", headers=headers).json())
+    open_ones = {name for name, operation in locked.items() if "security" not in operation}
+    assert open_ones == {name for name in locked if "401" not in locked[name]["responses"]}
+    assert open_ones == {"GET /health"}
+
+
+def test_another_programs_routes_are_not_described(
+    document: dict[str, Any], engine: EngineThread
+) -> None:
+    with engine.serve(compat="a1111") as http:
+        assert http.get("/sdapi/v1/samplers").status_code == 200
+        assert http.get("/openapi.json").json() == document
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect"])
+def test_there_is_no_page_that_loads_from_other_hosts(http: httpx.Client, path: str) -> None:
+    assert http.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/v1/jobs", "GET, POST"), ("/v1/policy", "GET, PUT"), ("/", "GET, HEAD"), ("/ready", "GET")],
+)
+def test_allow_names_the_methods_of_all_routes_of_a_path(
+    http: httpx.Client, path: str, methods: str
+) -> None:
+    assert http.delete(path).headers["Allow"] == methods
