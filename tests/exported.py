@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from unittest.mock import patch
 
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,8 +27,9 @@ class Exported:
 def exported_metrics() -> dict[str, Exported]:
     """By the name under which operators know them: a counter's ends with ``_total``."""
     client = EngineClient(WorkerConfig(model="fake"))
-    client.worker_pid = os.getpid()  # so that there are metrics of it
-    text = generate_latest(Metrics(client).registry).decode()
+    # So that there are metrics of its worker.
+    with patch.object(EngineClient, "worker_pid", os.getpid()):
+        text = generate_latest(Metrics(client).registry).decode()
     exported = {}
     for family in text_string_to_metric_families(text):
         if family.name.endswith("_created"):

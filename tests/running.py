@@ -17,9 +17,10 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 import uvicorn
 
-from chairlift.engine.client import EngineClient
+from chairlift.engine.client import HANG_SECONDS, EngineClient
 from chairlift.engine.messages import Activity
 from chairlift.engine.worker_config import WorkerConfig
+from chairlift.server.access import Access
 from chairlift.server.app import create_app
 from chairlift.server.jobs.data_dir import DataDir
 from chairlift.server.jobs.manager import JobManager, Retention
@@ -45,8 +46,8 @@ LONG: dict[str, Any] = {
 class EngineThread:
     """An event loop on a thread of its own, and on it a client whose worker is started."""
 
-    def __init__(self, config: WorkerConfig) -> None:
-        self.client = EngineClient(config)
+    def __init__(self, config: WorkerConfig, hang_seconds: float = HANG_SECONDS) -> None:
+        self.client = EngineClient(config, hang_seconds=hang_seconds)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="front end", daemon=True
@@ -89,14 +90,19 @@ class EngineThread:
         *,
         max_queue: int = 64,
         api_key: str | None = None,
+        access: Access | None = None,
         compat: Literal["a1111"] | None = None,
         folder: Path | None = None,
         retention: Retention | None = None,
     ) -> Iterator[httpx.Client]:
-        """Serve the engine on a free port; what is yielded talks to it."""
+        """Serve the engine on a free port; what is yielded talks to it. ``api_key`` is short for the
+        ``access`` with one key.
+        """
         with self.jobs(folder, retention) as jobs, bind("127.0.0.1", 0) as listening:
-            app = create_app(self.client, jobs, max_queue=max_queue, api_key=api_key, compat=compat)
-            server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+            access = access or Access(keys=() if api_key is None else (api_key,))
+            app = create_app(self.client, jobs, max_queue=max_queue, access=access, compat=compat)
+            config = uvicorn.Config(app, log_level="warning", server_header=False)
+            server = uvicorn.Server(config)
             port = listening.getsockname()[1]
             serving = self.start(server.serve(sockets=[listening]))
             try:

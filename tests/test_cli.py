@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -225,9 +226,9 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Server]:
+def serving(folder: Path, *options: str, model: str = "fake") -> Iterator[Server]:
     process = subprocess.Popen(
-        [*COMMAND, "serve", "fake", "--port", "0", *options],
+        [*COMMAND, "serve", model, "--port", "0", *options],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | PLAIN | {"TMPDIR": str(folder)},
@@ -282,6 +283,32 @@ def test_a_signal_tells_those_who_can_not_arrive(tmp_path: Path) -> None:
         assert answer.result().status_code == 503
         assert answer.result().json()["error"]["code"] == "unavailable"
         assert not server.leftovers
+
+
+def test_the_second_signal_ends_it_at_once_and_jobs_go_on_at_the_next_start(tmp_path: Path) -> None:
+    options = ("--data-dir", str(tmp_path / "data"))
+    with serving(tmp_path, *options, model="fake:0.05") as server:
+        url = server.wait_until_ready()
+        jobs = [
+            httpx.post(f"{url}/v1/jobs", json={"prompt": "a", "seed": seed}).json()
+            for seed in range(3)
+        ]
+        long = httpx.post(f"{url}/v1/jobs", json={"prompt": "b", "num_inference_steps": 200}).json()
+        wait_until(lambda: httpx.get(f"{url}/v1/jobs/{long['id']}").json()["status"] == "running")
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None
+        code, _ = server.end(signal.SIGTERM)
+        assert code == 0
+        assert not server.leftovers
+    with serving(tmp_path, *options) as server:
+        url = server.wait_until_ready()
+        for job in (*jobs, long):
+            wait_until(
+                lambda job=job: (
+                    httpx.get(f"{url}/v1/jobs/{job['id']}").json()["status"] == "succeeded"
+                )
+            )
 
 
 def test_a_signal_while_the_model_is_loaded_is_heeded_at_once(tmp_path: Path) -> None:

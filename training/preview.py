@@ -115,7 +115,7 @@ def train(pairs: Sequence[Pairs], updates: int) -> LatentPreview:
     data = [
         (
             torch.cat([one.latents for one in group]),
-            torch.cat([F.avg_pool2d(_colours(one.pixels), scale) for one in group]),
+            torch.cat([_shrink(one.pixels, scale) for one in group]),
         )
         for group in sizes.values()
     ]
@@ -151,6 +151,11 @@ def error(previewer: Previewer, pairs: Sequence[Pairs]) -> tuple[float, float]:
         plain += float((mean - colours).abs().sum())
         values += colours.numel()
     return 255 * total / values, 255 * plain / values
+
+
+def _shrink(pixels: Tensor, scale: int) -> Tensor:
+    """``(pictures, height / scale, width / scale, 3)``, from 0 to 1."""
+    return F.avg_pool2d(_colours(pixels), scale).movedim(1, -1)
 
 
 def _colours(pixels: Tensor) -> Tensor:

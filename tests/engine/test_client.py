@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from chairlift.engine import client as client_module
 from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Activity, Finished
 from chairlift.engine.worker_config import WorkerConfig
@@ -84,6 +84,22 @@ def killed_when_riding(client: EngineClient, request_id: str) -> Iterator[None]:
     stop()
 
 
+@contextmanager
+def killed_whenever_riding(client: EngineClient, request_id: str) -> Iterator[None]:
+    """Every worker dies as soon as this request has made a step in it."""
+    killed: set[int | None] = set()
+
+    def listener(activity: Activity) -> None:
+        riders = {rider.row.request_id for tick in activity.ticks for rider in tick.riders}
+        if request_id in riders and client.worker_pid not in killed:
+            killed.add(client.worker_pid)
+            kill_worker(client)
+
+    stop = client.listen(listener)
+    yield
+    stop()
+
+
 def process_exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -114,18 +130,36 @@ def test_requests_aboard_a_killed_worker_get_the_same_pictures(
 
 
 def test_a_request_that_kills_again_and_again_is_given_up_alone(
-    engine: EngineThread, client: EngineClient, monkeypatch: pytest.MonkeyPatch
+    engine: EngineThread, client: EngineClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(client_module, "MAX_CRASHES", 1)
-    with killed_when_riding(client, "blamed"):
+    expected = images([submit(engine, a_request("calm", n=2))])
+    with killed_whenever_riding(client, "blamed"):
         blamed = submit(engine, a_long_request("blamed"))
-    with pytest.raises(EngineCrash, match="died 1 times with this request aboard"):
-        blamed.result(PATIENCE_SECONDS)
-    assert client.activity.running == 0
+        others = [submit(engine, a_long_request("other")), submit(engine, a_request("last", n=2))]
+        with pytest.raises(EngineCrash, match="died 3 times with this request, the last time with"):
+            blamed.result(PATIENCE_SECONDS)
+    assert images(others)[1:] == expected
+    alone = [record.args for record in caplog.records if "is run alone" in record.message]
+    assert ("blamed",) in alone
 
-    assert not client.is_ready
-    accepted_meanwhile = submit(engine, a_request("meanwhile", n=3))
-    assert len(accepted_meanwhile.result(PATIENCE_SECONDS).images) == 3
+
+def test_a_worker_that_hangs_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    with EngineThread(FAKE, hang_seconds=1.0) as engine:
+        expected = images([submit(engine, request) for request in some_requests("calm")])
+        client = engine.client
+        assert client.worker_pid is not None
+        os.kill(client.worker_pid, signal.SIGSTOP)
+        assert images([submit(engine, request) for request in some_requests("stopped")]) == expected
+        assert client.silent_seconds == 0
+    assert "has work and has said nothing for 1 s" in caplog.text
+
+
+def test_a_worker_without_work_may_be_silent() -> None:
+    with EngineThread(FAKE, hang_seconds=0.5) as engine:
+        pid = engine.client.worker_pid
+        time.sleep(1.5)
+        assert images([submit(engine, a_request("late"))])
+        assert engine.client.worker_pid == pid
 
 
 def test_a_request_whose_caller_gives_up_is_forgotten(
@@ -233,3 +267,16 @@ def test_giving_up_while_it_loads_ends_the_process(
 
     assert not process_exists(asyncio.run(start_and_give_up()))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_can_not_be_started_again_is_a_failure_until_one_can(
+    engine: EngineThread, client: EngineClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "config", WorkerConfig(model="fake", device="abacus"))
+    kill_worker(client)
+    wait_until(lambda: client.failure is not None)
+    assert "device is 'abacus'" in str(client.failure)
+    assert not client.is_ready
+    monkeypatch.undo()
+    assert images([submit(engine, a_request("later"))])
+    assert client.failure is None

@@ -102,6 +102,45 @@ def run_together(adapter: Adapter, requests: list[GenerationRequest]) -> Outcome
     return outcome
 
 
+class Glutton(FakeModel):
+    """Has memory for three rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: list[int] = []
+
+    def predict(self, batch: Any) -> Any:
+        rows = len(batch.latents) - batch.guided
+        if rows > 3:
+            self.refused.append(rows)
+            raise torch.OutOfMemoryError("no memory")
+        return super().predict(batch)
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_split_and_not_tried_again() -> None:
+    adapter = Glutton()
+    requests = [
+        create_request(adapter.card, id=str(number), prompt="a", seed=number, steps=20)
+        for number in range(8)
+    ]
+    outcome = run_together(adapter, requests)
+    assert not outcome.failed
+    assert adapter.refused == [8, 4, 4]  # and then 2 rows a tick
+    count, identical = compare_with_alone(FakeModel(), requests, outcome)
+    assert count == identical == 8
+
+
+def test_a_row_for_which_there_is_no_memory_fails_alone() -> None:
+    adapter = FakeModel()
+
+    def predict(batch: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    adapter.predict = predict  # type: ignore[method-assign]
+    outcome = run_together(adapter, [create_request(adapter.card, id="a", prompt="a")])
+    assert outcome.failed == {"a": "step_failed"}
+
+
 class Unschedulable(FakeModel):
     """Has no schedule for three steps."""
 

@@ -122,7 +122,7 @@ def test_a_further_layer_sees_the_pixel_and_the_mean_of_the_picture() -> None:
     latents = torch.randn(2, 3, 4, 5) / 4
     values = latents.relu()
     expected = values - values.mean((2, 3), keepdim=True) + 0.5
-    torch.testing.assert_close(preview.colours(latents), expected)
+    torch.testing.assert_close(preview.colours(latents), expected.movedim(1, -1))
 
 
 def test_a_saved_preview_renders_the_same(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_the_bundled_previews_look_like_the_decodes(bundled: Adapter) -> None:
     pixels, previews = bundled.decode(final), previewer_of(bundled).render(final)
     assert previews.shape == (4, 64, 64, 3)
     grey = torch.full_like(pixels, 128)
-    assert mean_error(previews, pixels) < 14
+    assert mean_error(previews, pixels) < 8
     assert mean_error(grey, pixels) > 40
 
 
@@ -366,12 +366,12 @@ def test_half_way_a_preview_looks_more_like_the_picture_than_the_noise_does(
 
     monkeypatch.setattr(bundled, "predict", remember)
     predicted = run(bundled, 128, 128, PROMPTS, steps=8)
-    pixels = F.avg_pool2d(bundled.decode(predicted[-1]).movedim(-1, 1).float(), 4).movedim(1, -1)
+    pixels = F.avg_pool2d(bundled.decode(predicted[-1]).movedim(-1, 1).float(), 2).movedim(1, -1)
     render = previewer_of(bundled).render
     of_prediction = correlation(render(predicted[3]), pixels)
     of_noise = correlation(render(noisy[3]), pixels)
-    assert of_prediction > 0.8
-    assert of_prediction > of_noise + 0.1
+    assert of_prediction > 0.9
+    assert of_prediction > of_noise + 0.3
 
 
 def test_a_row_looks_the_same_in_company(bundled: Adapter) -> None:

@@ -76,7 +76,7 @@ SIZES = [(64, 64), (96, 32)]
 def frames_are_compared() -> Iterator[None]:
     """A lossless picture, each frame below the one before, in the place of the video file."""
 
-    def encode_frames(pixels: Pixels, request: GenerationRequest) -> bytes:
+    def encode_frames(pixels: Pixels, request: GenerationRequest, settings: str | None) -> bytes:
         assert pixels.shape == (request.frames, request.height, request.width, 3)
         buffer = BytesIO()
         Image.fromarray(pixels.reshape(-1, *pixels.shape[2:])).save(buffer, format="png")

@@ -83,6 +83,21 @@ def test_a_shape_that_is_not_known_costs_what_the_nearest_costs_a_pixel() -> Non
     assert costs.step(Shape(512, 512)).seconds(1) == 0.5
 
 
+def test_the_first_ticks_of_a_shape_correct_its_guess_as_a_whole() -> None:
+    costs = Costs()
+    small = costs.step(Shape(64, 64))
+    for _ in range(3):
+        for rows in (1, 2, 4, 8, 16):
+            small.observe(rows, 0.02 + 0.008 * rows)
+    guess = costs.step(Shape(160, 96))
+    knee, ratio = guess.knee(32), guess.seconds(8) / guess.seconds(1)
+    for _ in range(200):
+        guess.observe(1, 0.028)
+    assert guess.seconds(1) == pytest.approx(0.028)
+    assert guess.seconds(8) / guess.seconds(1) == pytest.approx(ratio)
+    assert guess.knee(32) == knee == small.knee(32)
+
+
 def test_what_is_learned_of_one_shape_does_not_change_another() -> None:
     costs = Costs(table())
     for _ in range(50):

@@ -123,6 +123,21 @@ def test_a_given_batch_size_is_not_the_knee() -> None:
     assert len(scheduler.plan(0.0).running) == 6
 
 
+def test_after_running_out_of_memory_batches_are_smaller_and_slowly_grow_again() -> None:
+    scheduler = Scheduler(max_batch_size=8)
+    scheduler.submit([a_row(str(number), evaluations=10_000) for number in range(8)])
+    sizes = []
+    for number in range(1000):
+        plan = scheduler.plan(float(number))
+        sizes.append(len(plan.running))
+        short = 8 if number == 0 else 0
+        scheduler.update(TickResult(plan=plan, seconds=0.1, out_of_memory=short))
+    assert sizes[:2] == [8, 4]
+    assert sizes == [8, *sorted(sizes[1:])]
+    assert sizes[-1] == 8
+    assert sizes.index(5) > 100
+
+
 def test_a_batch_that_would_waste_the_machine_lets_others_go_first() -> None:
     large = [a_row(f"large{n}", side=16, evaluations=10, arrival=0.0) for n in range(3)]
     few = a_row("few", evaluations=10, arrival=-10.0)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from typing import Any
 
+import jsonschema_rs
 import schemathesis
+
+from chairlift.server.schema import ImageGenerationBody
 
 MODELS_OWN = {
     "cfg_normalization",
@@ -21,23 +26,42 @@ MODELS_OWN = {
 }
 """The fields whose bounds are the served model's, and stand in ``/v1/models``."""
 ENTANGLED = {
-    "partial_images",  # needs a stream, or that preview_every is missing
+    "partial_images",  # needs a stream if it isn't for a job, and no preview_every
     "seed",  # its bound depends on n
-    "stream",  # not of a job
-    "after",  # must be the id of a job
+    "stream",  # not for a job
+    "after",  # the id of a job
 }
 """The fields whose bounds depend on something else."""
+KEY = re.compile("[!-~]{1,255}")
+"""An ``Idempotency-Key``, which may have come with another body before."""
 
 
 @schemathesis.hook
 def before_call(
     context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]
 ) -> None:
-    """In scenarios, which begin with a new job, leave out what may be refused."""
-    if case.meta.phase.name == "stateful" and isinstance(case.body, dict):
-        case.headers.pop("Idempotency-Key", None)
-        for name in MODELS_OWN | ENTANGLED:
-            case.body.pop(name, None)
+    """Leave out what may be refused though it keeps to the description, so that it hides neither
+    what must be refused nor what comes after an accepted job. The fuzzing sends it.
+    """
+    if case.meta.phase.name == "fuzzing" or not isinstance(case.body, dict):
+        return
+    if KEY.fullmatch(case.headers.get("Idempotency-Key", "")):
+        del case.headers["Idempotency-Key"]
+    useful = {"partial_images"} if case.path == "/v1/jobs" else {"stream"}
+    for name in (MODELS_OWN | ENTANGLED) - useful:
+        if name in case.body and _is_described(name, case.body[name]):
+            del case.body[name]
+
+
+def _is_described(name: str, value: object) -> bool:
+    return _validator(name).is_valid(value)
+
+
+@cache
+def _validator(name: str) -> jsonschema_rs.Validator:
+    schema = ImageGenerationBody.model_json_schema()
+    field = schema["properties"].get(name, False)
+    return jsonschema_rs.validator_for({"allOf": [field], "$defs": schema["$defs"]})
 
 
 @schemathesis.check

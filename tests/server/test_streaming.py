@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from base64 import b64decode
 from io import BytesIO
 from itertools import pairwise
@@ -14,7 +16,16 @@ import pytest
 from PIL import Image
 
 from chairlift.engine.client import EngineClient
-from tests.running import GENERATIONS, LONG, EngineThread, generate, long_request, wait_until
+from chairlift.server import serve as serve_module
+from tests.running import (
+    GENERATIONS,
+    LONG,
+    EngineThread,
+    generate,
+    long_request,
+    metric,
+    wait_until,
+)
 from tests.server.sse import Event, event_stream
 
 PARTIAL, COMPLETED = "image_generation.partial_image", "image_generation.completed"
@@ -176,3 +187,18 @@ def test_the_stream_of_a_reader_who_never_reads_holds_up_nobody(
     ):
         wait_until(lambda: client.pending_rows == 0)
         assert generate(http)["data"]
+
+
+def test_a_reader_who_reads_nothing_for_too_long_is_disconnected(
+    slow_engine: EngineThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_module, "UNREAD_SECONDS", 1)
+    body = json.dumps(LONG | {"stream": True, "preview_every": 1, "n": 4}).encode()
+    head = f"POST {GENERATIONS} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+    with slow_engine.serve() as http, socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect((http.base_url.host, http.base_url.port))
+        reader.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: slow_engine.client.pending_rows == 4)
+        wait_until(lambda: slow_engine.client.pending_rows == 0)
+        assert metric(http, 'chairlift_requests_total{outcome="cancelled"}') == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,9 +28,12 @@ from chairlift.scheduling.names import DEFAULT_POLICY, POLICY_NAMES
 
 if TYPE_CHECKING:
     from chairlift.card import ModelCard
+    from chairlift.server.access import Access
     from chairlift.server.jobs.manager import Retention
 
 logger = logging.getLogger(__name__)
+
+KEY_VARIABLE = "CHAIRLIFT_API_KEY"
 
 
 def serve(
@@ -55,7 +59,32 @@ def serve(
         int, typer.Option(min=1, help="The most pictures that are accepted and not done.")
     ] = 256,
     api_key: Annotated[
-        str | None, typer.Option(envvar="CHAIRLIFT_API_KEY", help="What callers must send.")
+        list[str] | None,
+        typer.Option(
+            envvar=KEY_VARIABLE,
+            metavar="KEY",
+            help="What callers must send; repeatable, or several with commas between them.",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file of further keys, one a line.")
+    ] = None,
+    open_metrics: Annotated[
+        bool, typer.Option("--open-metrics", help="/metrics needs no key.")
+    ] = False,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Whose pages may call the server, like https://example.com; repeatable.",
+        ),
+    ] = None,
+    ssl_certfile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A certificate, for HTTPS.")
+    ] = None,
+    ssl_keyfile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Its key, where that isn't in the same file."),
     ] = None,
     compat: Annotated[
         Literal["a1111"] | None,
@@ -89,6 +118,9 @@ def serve(
     metadata: Annotated[
         bool, typer.Option(help="Pictures carry the settings that they were made with.")
     ] = True,
+    hang_timeout: Annotated[
+        float, typer.Option(help="Seconds after which an engine that says nothing is replaced.")
+    ] = 120.0,
     shutdown_timeout: Annotated[
         int, typer.Option(min=0, help="Seconds that running requests have to finish.")
     ] = 30,
@@ -146,8 +178,11 @@ def serve(
             max_queue=max_queue,
             data_dir=data_dir,
             retention=_parse_retention(keep_days, keep_gib),
-            api_key=_parse_api_key(api_key),
+            access=_parse_access(api_key, api_key_file, open_metrics, cors_origin),
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
             compat=compat,
+            hang_timeout=_parse_hang_timeout(hang_timeout),
             shutdown_timeout=shutdown_timeout,
             log_prompts=log_prompts,
         ),
@@ -182,10 +217,31 @@ def _parse_retention(days: float, gibibytes: float) -> Retention:
     )
 
 
-def _parse_api_key(key: str | None) -> str | None:
-    if key == "":
-        raise typer.BadParameter("the key is empty", param_hint="--api-key")
-    return key
+def _parse_hang_timeout(seconds: float) -> float:
+    if not 0 < seconds < math.inf:
+        raise typer.BadParameter(f"{seconds} is not above 0", param_hint="--hang-timeout")
+    return seconds
+
+
+def _parse_access(
+    keys: list[str] | None, file: Path | None, open_metrics: bool, origins: list[str] | None
+) -> Access:
+    from chairlift.errors import ConfigurationError
+    from chairlift.server.access import Access, read_keys, split_keys
+
+    # An empty variable looks like none to typer, and would leave the door open.
+    if not keys and KEY_VARIABLE in os.environ:
+        keys = [os.environ[KEY_VARIABLE]]
+    try:
+        given = split_keys(keys or ())
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error), param_hint=f"--api-key, {KEY_VARIABLE}") from None
+    more = read_keys(file) if file else ()
+    return Access(
+        keys=tuple(dict.fromkeys(given + more)),
+        open_metrics=open_metrics,
+        cors_origins=tuple(origins or ()),
+    )
 
 
 def _parse_loras(given: list[str] | None) -> list[tuple[str, str]]:

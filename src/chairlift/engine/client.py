@@ -1,4 +1,4 @@
-"""The front end's side of the engine: starts the worker process, talks to it, replaces it.
+"""The front end's side of the engine: every request that is owed, and what has been said of it.
 
 It lives on the event loop and imports no torch. Every request is kept until it ends; if the worker
 dies, a new one is started and gets all of them again. A request starts from its seed, so the
@@ -8,21 +8,12 @@ caller sees a delay and the same picture.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 import logging
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
-import zmq
-import zmq.asyncio
 
 from chairlift.card import ModelCard
 from chairlift.engine.messages import (
@@ -36,31 +27,20 @@ from chairlift.engine.messages import (
     Preview,
     Ready,
     SetPolicy,
-    StartFailed,
     Submit,
-    ToEngine,
-    decode_from_engine,
-    encode,
 )
 from chairlift.engine.ride import Listener, Ride
-from chairlift.engine.worker_config import CANT_START, WorkerConfig
-from chairlift.errors import (
-    REQUEST_ERRORS,
-    ConfigurationError,
-    EngineCrash,
-    RequestCancelled,
-    Unavailable,
-)
+from chairlift.engine.supervisor import Supervisor
+from chairlift.engine.worker_config import WorkerConfig
+from chairlift.errors import REQUEST_ERRORS, EngineCrash, RequestCancelled, Unavailable
 from chairlift.request import GenerationRequest
 
 logger = logging.getLogger(__name__)
 
-MAX_CRASHES = 3
-"""A request that was aboard when the worker died this often is given up."""
-FIRST_BACKOFF_SECONDS = 0.5
-MAX_BACKOFF_SECONDS = 30.0
-STOP_SECONDS = 5.0
-"""How long a worker may take to end when it is told to."""
+SUSPECT_CRASHES = 2
+"""A request that was there when the worker died this often is run alone, before all others."""
+HANG_SECONDS = 120.0
+"""A worker that has work and says nothing for so long is ended and replaced."""
 
 IDLE = Activity(ticks=[], running=0, waiting=0, backlog_seconds=0.0)
 
@@ -71,21 +51,25 @@ class EngineClient:
     Args:
         config: For the worker.
         on_loading: Told what the worker is loading.
+        hang_seconds: How long the worker may be silent while it has work.
     """
 
     def __init__(
         self,
         config: WorkerConfig,
         on_loading: Callable[[Loading], None] = lambda message: None,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
-        self._config = config
-        self._on_loading = on_loading
+        self.config = config
+        """What the next worker is started with."""
+        self.loading = on_loading
+        self._supervisor = Supervisor(self, hang_seconds)
         self._rides: dict[str, Ride] = {}
+        self._sent: set[str] = set()
+        """The requests that the present worker has."""
+        self._alone: str | None = None
+        """The request that the present worker has to itself."""
         self._listeners: set[Callable[[Activity], None]] = set()
-        self._ready: asyncio.Future[Ready] | None = None
-        self._supervision: asyncio.Task[None] | None = None
-        self._socket: zmq.asyncio.Socket | None = None
-        self._folder: Path | None = None
         self.activity = IDLE
         """The last report."""
         self.on_restart: Callable[[], None] = lambda: None
@@ -93,12 +77,10 @@ class EngineClient:
         self.on_end: list[Callable[[Ride], None]] = []
         """Called with every ride that has ended, whose answer is done; in the context in which it
         was submitted."""
-        self.is_ready = False
-        """Whether a worker takes requests now."""
-        self.worker_pid: int | None = None
-        """The process id of the worker, while there is one."""
+        self.takes_requests = True
+        """Until it drains or is closed."""
         self.is_closed = False
-        """Whether :meth:`close` was called; requests are not taken any more."""
+        """Whether :meth:`close` was called."""
 
     async def start(self) -> Ready:
         """Start the worker and wait until it is ready.
@@ -106,40 +88,61 @@ class EngineClient:
         Raises:
             ConfigurationError: It can't start; the message says why.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="chairlift-"))  # mode 0700
-        self._ready = asyncio.get_running_loop().create_future()
-        self._supervision = asyncio.create_task(self._supervise(self._ready))
         try:
-            return await asyncio.shield(self._ready)
+            return await self._supervisor.start()
         except BaseException:
             await self.close()
             raise
 
     async def drain(self, seconds: float) -> None:
-        """Wait until every accepted request has ended, at most this long."""
+        """Take no more requests, and wait until every accepted one has ended, at most this long."""
+        self.takes_requests = False
         answers = [ride.answer for ride in self._rides.values()]
         if answers:
             await asyncio.wait(answers, timeout=seconds)
 
     async def close(self) -> None:
         """End the worker; what isn't finished fails with Unavailable."""
-        self.is_closed = True
-        if self._supervision is not None:
-            self._supervision.cancel()
-            await asyncio.wait({self._supervision})
+        self.is_closed, self.takes_requests = True, False
+        await self._supervisor.close()
         for ride in list(self._rides.values()):
             if not ride.answer.done():
                 ride.answer.set_exception(Unavailable("the server is shutting down"))
         self._report(IDLE)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+
+    # ------------------------------------------------------------------ what is asked
 
     @property
     def card(self) -> ModelCard:
         """What the model can do; after :meth:`start`."""
-        if self._ready is None or not self._ready.done():
+        if self._supervisor.ready is None:
             raise Unavailable("the model is being loaded")
-        return self._ready.result().card
+        return self._supervisor.ready.card
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker takes requests now."""
+        return self._supervisor.is_ready
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last worker could not become ready; None if it could."""
+        return self._supervisor.failure
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long a worker that has work has said nothing."""
+        return self._supervisor.silent_seconds
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The process id of the worker, while there is one."""
+        return self._supervisor.worker_pid
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the worker owes anything."""
+        return bool(self._sent)
 
     @property
     def pending_rows(self) -> int:
@@ -151,6 +154,13 @@ class EngineClient:
         """Requests that were accepted and have not ended, in the order in which they came."""
         return MappingProxyType(self._rides)
 
+    @property
+    def policy(self) -> str:
+        """In which order requests are served."""
+        return self.config.policy
+
+    # ------------------------------------------------------------------ what is to be done
+
     def submit(self, request: GenerationRequest, listener: Listener | None = None) -> Ride:
         """Hand a request to the engine: it rides from here on, until its answer is done.
 
@@ -159,9 +169,9 @@ class EngineClient:
             listener: Told what comes before the answer.
 
         Raises:
-            Unavailable: The client is closed. Every other error comes from the answer.
+            Unavailable: Requests aren't taken any more. Every other error comes from the answer.
         """
-        if self.is_closed:
+        if not self.takes_requests:
             raise Unavailable("the server is shutting down")
         loop = asyncio.get_running_loop()
         ride = Ride(request, loop.create_future(), loop.time())
@@ -169,7 +179,8 @@ class EngineClient:
             ride.listeners.add(listener)
         self._rides[request.id] = ride
         ride.answer.add_done_callback(partial(self._forget, request_id=request.id))
-        self._post(Submit(request=request))
+        if self.is_ready and self._alone is None:
+            self._send(ride)
         return ride
 
     def cancel(self, request_id: str) -> bool:
@@ -182,118 +193,79 @@ class EngineClient:
 
     def set_policy(self, name: str) -> None:
         """Serve in the order of this policy from the next tick on, also in workers to come."""
-        self._config = msgspec.structs.replace(self._config, policy=name)
-        self._post(SetPolicy(name=name))
-
-    @property
-    def policy(self) -> str:
-        """In which order requests are served."""
-        return self._config.policy
-
-    def _forget(self, answer: asyncio.Future[Finished], request_id: str) -> None:
-        ride = self._rides.pop(request_id)
-        if answer.cancelled() or isinstance(answer.exception(), RequestCancelled | Unavailable):
-            self._post(Cancel(request_id=request_id))
-        for listener in self.on_end:
-            listener(ride)
+        self.config = msgspec.structs.replace(self.config, policy=name)
+        self._supervisor.send(SetPolicy(name=name))
 
     def listen(self, listener: Callable[[Activity], None]) -> Callable[[], None]:
         """Call ``listener`` with every report from now on; returns what ends that."""
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 
-    # ------------------------------------------------------------------ supervision
+    def _send(self, ride: Ride) -> None:
+        if not self._sent:
+            self._supervisor.expect()
+        self._sent.add(ride.request.id)
+        self._supervisor.send(Submit(request=ride.request))
 
-    async def _supervise(self, ready: asyncio.Future[Ready]) -> None:
-        """Run worker after worker until cancelled; but if not even the first becomes ready, say
-        why and give up.
-        """
-        backoff = FIRST_BACKOFF_SECONDS
-        for incarnation in itertools.count():
-            try:
-                was_ready, reason = await self._run_worker(incarnation, ready)
-            except (OSError, zmq.ZMQError) as error:
-                was_ready, reason = False, f"the engine process can't be started: {error}"
-            if not ready.done():
-                ready.set_exception(ConfigurationError(reason))
-                return
-            self.on_restart()
-            backoff = FIRST_BACKOFF_SECONDS if was_ready else min(2 * backoff, MAX_BACKOFF_SECONDS)
-            logger.error("%s; a new one starts in %.1f s", reason, backoff)
-            self._count_crash()
-            self._report(IDLE)
-            await asyncio.sleep(backoff)
+    def _forget(self, answer: asyncio.Future[Finished], request_id: str) -> None:
+        ride = self._rides.pop(request_id)
+        if answer.cancelled() or isinstance(answer.exception(), RequestCancelled | Unavailable):
+            self._supervisor.send(Cancel(request_id=request_id))
+        self._sent.discard(request_id)
+        if self._alone == request_id:
+            self._send_all()
+        for listener in self.on_end:
+            listener(ride)
 
-    async def _run_worker(self, incarnation: int, ready: asyncio.Future[Ready]) -> tuple[bool, str]:
-        """Run one worker until it ends: whether it was ever ready, and why it ended."""
-        async with self._worker(incarnation) as (process, socket):
-            listening = asyncio.create_task(self._listen(socket, ready))
-            exited = asyncio.create_task(process.wait())
-            try:
-                await asyncio.wait({listening, exited}, return_when=asyncio.FIRST_COMPLETED)
-                if process.returncode == CANT_START:  # its last words may be on their way
-                    await asyncio.wait({listening}, timeout=STOP_SECONDS)
-            finally:
-                was_ready, self.is_ready, self._socket = self.is_ready, False, None
-                listening.cancel()
-                exited.cancel()
-        if not listening.done() or listening.cancelled():
-            return was_ready, f"the engine process ended with status {process.returncode}"
-        if error := listening.exception():
-            return was_ready, f"the engine process can't be understood: {error!r}"
-        return was_ready, listening.result()
+    # ------------------------------------------------------------------ what the supervisor says
 
-    @contextlib.asynccontextmanager
-    async def _worker(
-        self, incarnation: int
-    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, zmq.asyncio.Socket]]:
-        """A process and a socket of its own, so that no message of the last one can be read."""
-        endpoint = f"ipc://{self._folder}/worker-{incarnation}"
-        with zmq.asyncio.Context.instance().socket(zmq.PAIR) as socket:
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.bind(endpoint)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "chairlift.engine.worker",
-                stdin=asyncio.subprocess.PIPE,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            )
-            assert process.stdin is not None
-            self.worker_pid = process.pid
-            config = msgspec.structs.replace(self._config, endpoint=endpoint)
-            process.stdin.write(msgspec.json.encode(config) + b"\n")
-            try:
-                yield process, socket
-            finally:
-                await _end(process)
-                self.worker_pid = None
-
-    async def _listen(self, socket: zmq.asyncio.Socket, ready: asyncio.Future[Ready]) -> str:
-        """Handle the worker's messages; returns only when it says why it can't start."""
-        while True:
-            frame = await socket.recv()
-            message = decode_from_engine(frame)
-            match message:
-                case Loading():
-                    self._on_loading(message)
-                case Ready():
-                    if not ready.done():
-                        ready.set_result(message)
-                    self._resume(socket)
-                case StartFailed(reason=reason):
-                    return reason
-                case _:
-                    self._handle(message)
-
-    def _resume(self, socket: zmq.asyncio.Socket) -> None:
-        """Give a new worker all that the last one owed."""
-        self._socket, self.is_ready = socket, True
+    def up(self) -> None:
+        """A new worker: it gets all that the last one owed."""
         for ride in self._rides.values():
             ride.restart()
-            self._post(Submit(request=ride.request))
+        self._send_all()
 
-    def _handle(self, message: FromEngine) -> None:
+    def down(self) -> None:
+        """The worker has ended. Who had it to himself then is to blame, and nobody else; who was
+        there with others is suspected after some times.
+        """
+        self.on_restart()
+        culprit = self._rides.get(self._alone) if self._alone else None
+        if culprit is not None and not culprit.answer.done():
+            self._alone = None
+            culprit.answer.set_exception(
+                EngineCrash(
+                    f"the engine died {culprit.crashes + 1} times with this request, the last time "
+                    "with nothing else"
+                )
+            )
+            for ride in self._rides.values():
+                ride.crashes = 0
+        else:
+            for id in self._sent & self._rides.keys():
+                self._rides[id].crashes += 1
+        self._sent.clear()
+        self._report(IDLE)
+
+    def _send_all(self) -> None:
+        """Everything that the worker hasn't got; but first, one by one, who is suspected. Those
+        who have been in a tick are suspected first.
+        """
+        waiting = [ride for ride in self._rides.values() if not ride.answer.done()]
+        suspects = [ride for ride in waiting if ride.crashes >= SUSPECT_CRASHES]
+        if suspects:
+            suspect = max(suspects, key=lambda ride: ride.ticks > 0)
+            self._alone = suspect.request.id
+            logger.warning("%s is run alone: the engine died with it", self._alone)
+            self._send(suspect)
+            return
+        self._alone = None
+        for ride in waiting:
+            if ride.request.id not in self._sent:
+                self._send(ride)
+
+    def receive(self, message: FromEngine) -> None:
+        """The worker has said something."""
         match message:
             case Accepted(request_id=request_id) | Preview(row=(request_id, _)):
                 if ride := self._rides.get(request_id):
@@ -324,28 +296,3 @@ class EngineClient:
                     ride.count_tick(len(tick.riders))
         for listener in list(self._listeners):
             listener(activity)
-
-    def _count_crash(self) -> None:
-        for ride in self._rides.values():
-            ride.crashes += 1
-            if ride.crashes >= MAX_CRASHES and not ride.answer.done():
-                ride.answer.set_exception(
-                    EngineCrash(f"the engine died {ride.crashes} times with this request aboard")
-                )
-
-    def _post(self, message: ToEngine) -> None:
-        """Send, if there is a worker; if not, the next one gets every pending request."""
-        if self._socket is not None:
-            self._socket.send(encode(message))
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Tell the worker to end, wait a little, and then insist."""
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), STOP_SECONDS)
-    except TimeoutError:
-        process.kill()
-        await process.wait()

@@ -213,6 +213,7 @@ class Loop:
                 failed=frozenset(result.failed),
                 seconds=result.seconds,
                 encode_seconds=result.encode_seconds,
+                out_of_memory=result.out_of_memory,
             )
         )
         self._record(plan, result)

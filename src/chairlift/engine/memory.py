@@ -1,4 +1,4 @@
-"""How much memory there is for rows."""
+"""How much memory there is for rows, and what to do when there is none."""
 
 from __future__ import annotations
 
@@ -16,3 +16,17 @@ def free_memory(device: torch.device) -> float:
     else:
         free = psutil.virtual_memory().available
     return SHARE * free
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may do."""
+    # On a CPU, torch raises a plain RuntimeError.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def free_cache(device: torch.device) -> None:
+    """Give back what torch keeps for later, which may lie in pieces that are too small."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from chairlift.engine.encoder import Encoder
+from chairlift.engine.memory import free_cache, is_out_of_memory
 from chairlift.engine.slots import Row, Slots
 from chairlift.errors import EncodeFailed, RequestError, StepFailed
 from chairlift.models.adapter import Adapter, Conditioning
@@ -44,6 +45,8 @@ class RunResult:
     """Final latents, float32 on the device, of the rows whose last step this was."""
     previews: dict[RowId, Tensor] = field(default_factory=dict)
     """Predicted clean latents, float32 on the device, of the rows that are to be shown now."""
+    out_of_memory: int = 0
+    """Rows of the smallest forward for which there was no memory; 0 if there was enough."""
     encode_seconds: float = 0.0
     """Time until the newcomers had their slots."""
     seconds: float = 0.0
@@ -202,11 +205,20 @@ class Runner:
         try:
             prediction = self._adapter.predict(slots.forward_batch())
         except Exception as error:
+            short = is_out_of_memory(error)
             if len(ids) == 1:
                 logger.exception("a denoising step failed")
-                result.failed[ids[0]] = StepFailed("a denoising step failed")
+                reason = (
+                    "there is no memory for a denoising step"
+                    if short
+                    else "a denoising step failed"
+                )
+                result.failed[ids[0]] = StepFailed(reason)
                 return
             logger.warning("a forward of %d rows failed; trying halves: %s", len(ids), error)
+            if short:
+                result.out_of_memory = len(ids)
+                free_cache(self._adapter.device)
             middle = len(ids) // 2
             self._step(slots, ids[:middle], result)
             self._step(slots, ids[middle:], result)

@@ -90,24 +90,37 @@ class LatentPreview(Previewer):
         """Pixels of a latent pixel, each way."""
 
     def colours(self, latents: Tensor) -> Tensor:
-        """``(rows, channels, height, width)`` to ``(rows, 3, height * factor, width * factor)``,
+        """``(rows, channels, height, width)`` to ``(rows, height * factor, width * factor, 3)``,
         from 0 to 1, and a little beyond.
         """
-        (weight, bias), *others = self.layers
-        margin = weight.shape[-1] // 2
-        values = F.conv2d(F.pad(latents, (margin,) * 4, mode="replicate"), weight, bias)
-        for weight, bias in others:
-            values = values.relu()
-            of_pixel, of_mean = weight.chunk(2, dim=1)
-            overall = F.linear(values.mean((2, 3)), of_mean.flatten(1), bias)
-            values = F.conv2d(values, of_pixel) + overall[:, :, None, None]
-        return F.pixel_shuffle(values, self.factor)
+        return self._arrange(self._squares(latents), latents)
 
     @torch.inference_mode()
     def render(self, latents: Tensor) -> Tensor:
         require_shape(latents, self.channels)
-        levels = self.colours(latents).mul_(255).round_().clamp_(0, 255)
-        return levels.to(torch.uint8).movedim(1, -1).contiguous()
+        # Adding a half rounds, since the conversion cuts off. Bytes are then quicker to arrange.
+        levels = self._squares(latents).mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+        return self._arrange(levels, latents)
+
+    def _squares(self, latents: Tensor) -> Tensor:
+        """``(rows, height * width, 3 * factor * factor)``: the pixels of each latent pixel."""
+        (weight, bias), *others = self.layers
+        margin = weight.shape[-1] // 2
+        values = F.conv2d(F.pad(latents, (margin,) * 4, mode="replicate"), weight, bias)
+        values = values.flatten(2).transpose(1, 2)
+        for weight, bias in others:
+            values = values.relu_()
+            of_pixel, of_mean = weight.flatten(1).chunk(2, dim=1)
+            overall = F.linear(values.mean(1, keepdim=True), of_mean, bias)
+            values = torch.baddbmm(overall, values, of_pixel.T.expand(len(values), -1, -1))
+        return values
+
+    def _arrange(self, squares: Tensor, latents: Tensor) -> Tensor:
+        """The squares, each where its latent pixel is: ``(rows, height, width, 3)``."""
+        rows, _, height, width = latents.shape
+        factor = self.factor
+        pixels = squares.view(rows, height, width, 3, factor, factor).permute(0, 1, 4, 2, 5, 3)
+        return pixels.reshape(rows, height * factor, width * factor, 3)
 
     def save(self, path: Path) -> None:
         """Write the layers as safetensors, in half precision."""

@@ -72,9 +72,9 @@ def dynamic(state: State, now: float) -> Choice:
         return Choice()
     group = state.groups[head.key]
     alike = (row for row in _in_order(group) if row.work.settings == head.work.settings)
-    batch = tuple(_admit(state, group, list(islice(alike, state.max_batch_size))))
+    batch = tuple(_admit(state, group, list(islice(alike, state.most(group)))))
     due = head.work.arrival + state.batch_delay
-    if len(batch) < state.max_batch_size and now < due and not head.done:
+    if len(batch) < state.most(group) and now < due and not head.done:
         return Choice(wake_at=due)
     return Choice(group=group, rows=batch)
 
@@ -88,7 +88,7 @@ def off(state: State, now: float) -> Choice:
     group = state.groups[head.key]
     request_id = head.work.id.request_id
     same = (row for row in _in_order(group) if row.work.id.request_id == request_id)
-    batch = tuple(_admit(state, group, list(islice(same, state.max_batch_size))))
+    batch = tuple(_admit(state, group, list(islice(same, state.most(group)))))
     return Choice(group=group, rows=batch)
 
 
@@ -100,7 +100,7 @@ def _pick(
     """
     cap = state.cap(group)
     if state.tick % PROBE == PROBE // 2:
-        cap = min(2 * cap, state.max_batch_size)
+        cap = min(2 * cap, state.most(group))
     rows = group.rows.best(ranks, cap)
     if first is not None:
         rows = [first, *(row for row in rows if row is not first)][:cap]

@@ -43,10 +43,13 @@ class Curve:
 
     Args:
         points: By number of rows; may be empty.
+        guessed: They were measured of another shape: what is right of them is the form of the
+            curve, and the first measurement says how high it is.
     """
 
-    def __init__(self, points: Mapping[int, float] | None = None) -> None:
+    def __init__(self, points: Mapping[int, float] | None = None, guessed: bool = False) -> None:
         self._points = dict(sorted((points or {}).items()))
+        self._guessed = guessed
         self._rows = list(self._points)
         self._early: dict[int, list[float]] = {}
         self._knees: dict[int, int] = {}
@@ -91,16 +94,22 @@ class Curve:
         self._observations += 1
         if self._observations % KNEE_EVERY == 0:
             self._knees.clear()
-        if rows in self._points:
+        if rows in self._points and not self._guessed:
             self._points[rows] += NEW_WEIGHT * (seconds - self._points[rows])
             return
         early = self._early.setdefault(rows, [])
         early.append(seconds)
         if len(early) == EVIDENCE or not self._rows:
-            self._points[rows] = min(early)
-            self._points = dict(sorted(self._points.items()))
-            self._rows = list(self._points)
-            self._knees.clear()
+            self._learn(rows, min(early))
+
+    def _learn(self, rows: int, seconds: float) -> None:
+        """Take in a size that wasn't measured before."""
+        factor = seconds / self.seconds(rows) if self._guessed else 1.0
+        points = {known: value * factor for known, value in self._points.items()}
+        self._points = dict(sorted((points | {rows: seconds}).items()))
+        self._rows = list(self._points)
+        self._guessed = False
+        self._knees.clear()
 
 
 class Costs:
@@ -165,7 +174,8 @@ class Costs:
             return Curve()
         nearest = min(known, key=lambda other: abs(other.pixels - shape.pixels))
         factor = shape.pixels / nearest.pixels
-        return Curve({rows: s * factor for rows, s in curves[nearest].points.items()})
+        points = {rows: s * factor for rows, s in curves[nearest].points.items()}
+        return Curve(points, guessed=True)
 
 
 def _shapes(table: Mapping[str, Any]) -> Sequence[Any]:

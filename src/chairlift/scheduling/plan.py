@@ -36,6 +36,8 @@ class TickResult:
     """Rows that have lost their slot to an error."""
     seconds: float = 0.0
     """Duration of the tick; what steps cost is learned from it."""
+    out_of_memory: int = 0
+    """Rows of the smallest forward for which there was no memory; 0 if there was enough."""
     encode_seconds: float = 0.0
     """Of them, what it took until the newcomers had their slots."""
 

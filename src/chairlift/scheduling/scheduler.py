@@ -147,6 +147,7 @@ class Scheduler:
         group = state.groups[plan.key]
         state.tick += 1
         group.last_turn = state.tick
+        state.make_room(group, result.out_of_memory)
         each = result.seconds / len(plan.running)
         for id in plan.running:
             row = group.rows[id]
@@ -160,7 +161,7 @@ class Scheduler:
                 state.add(row)
             else:
                 group.rows.set(id, "left", row.remaining)
-        if not result.failed:
+        if not result.failed and not result.out_of_memory:
             group.curve.observe(len(plan.running), result.seconds - result.encode_seconds)
 
     def predict(self, now: float) -> dict[str, float]:

@@ -12,6 +12,9 @@ from chairlift.scheduling.policies import SOFT_DEADLINE, Policy, View
 from chairlift.scheduling.roster import Roster
 from chairlift.scheduling.work import Progress
 
+TICKS_PER_ROW = 128
+"""After running out of memory, a group is allowed one row more in so many ticks."""
+
 
 @dataclass(slots=True)
 class Group:
@@ -49,6 +52,8 @@ class State:
     """Bytes for all rows that have slots."""
     batch_delay: float
     """Seconds that the head of the queue waits for company (``dynamic`` only)."""
+    room: dict[BatchKey, float] = field(default_factory=dict)
+    """The most rows in a forward of a group that has run out of memory."""
     groups: dict[BatchKey, Group] = field(default_factory=dict)
     """Never holds an empty group."""
     tick: int = 0
@@ -64,9 +69,23 @@ class State:
 
     def cap(self, group: Group) -> int:
         """The most rows of ``group`` in one forward."""
-        if not self.fill_to_knee:
-            return self.max_batch_size
-        return group.curve.knee(self.max_batch_size)
+        most = self.most(group)
+        return group.curve.knee(most) if self.fill_to_knee else most
+
+    def most(self, group: Group) -> int:
+        """The same, whether they are worth it or not."""
+        return min(self.max_batch_size, int(self.room.get(group.key, self.max_batch_size)))
+
+    def make_room(self, group: Group, out_of_memory: int) -> None:
+        """Half as many rows after a forward of so many has run out of memory; then slowly more
+        again, since it may have been somebody else's memory.
+        """
+        if out_of_memory:
+            self.room[group.key] = max(1.0, out_of_memory // 2)
+        elif group.key in self.room:
+            self.room[group.key] += 1 / TICKS_PER_ROW
+            if self.room[group.key] >= self.max_batch_size:
+                del self.room[group.key]
 
     def together(self, group: Group) -> int:
         """How many rows of ``group`` a tick is predicted to have; a request's own images, which

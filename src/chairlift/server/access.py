@@ -1,46 +1,161 @@
-"""Who may come in: the API key, checked before anything else of a request is read."""
+"""Who may come in: API keys, checked before anything else of a request is read.
+
+A key says that its bearer may come in, and tells bearers apart; it separates nothing: each of them
+sees all jobs.
+"""
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
+import logging
+import re
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chairlift.errors import InvalidApiKey
+from chairlift.errors import ConfigurationError, InvalidApiKey
 from chairlift.server.refusals import error_response
 
+logger = logging.getLogger(__name__)
+
 OPEN_PATHS = ("/health", "/")
-"""What needs no key: nothing in it is secret."""
+"""What needs no key: nothing in it is secret. A browser that loads a page has no way to send a key,
+so the page's files are open, and the page itself asks for the key and sends it with all it asks.
+"""
 OPEN_FOLDER = "/page/"
+METRICS = "/metrics"
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^A-Z\s/*?#@]+")
+_READABLE_BY_OTHERS = 0o044
+
+caller: ContextVar[str] = ContextVar("caller", default="")
+"""Which of the keys the request that is being answered came with, ``key 1`` for the first; never
+the key itself."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Access:
+    """Who is let in.
+
+    Raises:
+        ConfigurationError: An origin is none.
+    """
+
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    """Callers must send one of them as a bearer token; without any, everybody is let in."""
+    open_metrics: bool = False
+    """Whether the metrics need no key."""
+    cors_origins: tuple[str, ...] = ()
+    """Whose pages may call the server from a browser, like ``https://example.com``."""
+    only_host: str | None = None
+    """The name in a URL by which alone the server is reached, beside those of loopback; None for
+    any."""
+
+    def __post_init__(self) -> None:
+        for origin in self.cors_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigurationError(
+                    f"CORS origin is {origin!r}; it must be like https://example.com or "
+                    "http://127.0.0.1:3000, without a path"
+                )
 
 
 class KeyCheck:
-    """ASGI middleware that lets a request in if it needs no key or has the right one.
+    """ASGI middleware that lets a request in if it needs no key or has a right one.
 
     Args:
         app: What is behind it.
-        key: What callers must send as a bearer token.
+        access: With at least one key.
     """
 
-    def __init__(self, app: ASGIApp, key: str) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
-        self._key = key.encode()
+        self._open_metrics = access.open_metrics
+        self._digests = [_digest(key.encode()) for key in access.keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_open(scope["path"]) or self._has_key(Request(scope)):
+        if scope["type"] != "http" or is_open(scope["path"], open_metrics=self._open_metrics):
             await self._app(scope, receive, send)
             return
-        error = InvalidApiKey("send the API key as a bearer token")
-        await error_response(Request(scope), error)(scope, receive, send)
+        number = self._find_key(Headers(scope=scope))
+        if number is None:
+            error = InvalidApiKey("send the API key as a bearer token")
+            await error_response(Request(scope), error)(scope, receive, send)
+            return
+        caller.set(f"key {number}")
+        await self._app(scope, receive, send)
 
-    def _has_key(self, request: Request) -> bool:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    def _find_key(self, headers: Headers) -> int | None:
+        """The number of the key that was sent, from 1."""
+        scheme, _, given = headers.get("Authorization", "").partition(" ")
         # Headers are decoded as Latin-1; so encoded again, these are the bytes that were sent.
-        matches = hmac.compare_digest(given.encode("latin-1"), self._key)
-        return matches and scheme.lower() == "bearer"
+        digest = _digest(given.encode("latin-1"))
+        # Always with all of them, and each in constant time, so that nothing is learned from how
+        # long it takes; of digests, because lengths would be.
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return matches.index(True) + 1 if any(matches) and scheme.lower() == "bearer" else None
 
 
-def is_open(path: str) -> bool:
+def is_open(path: str, *, open_metrics: bool = False) -> bool:
     """Whether a path needs no key."""
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER) or (open_metrics and path == METRICS)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what has this name or address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def split_keys(texts: Iterable[str]) -> tuple[str, ...]:
+    """Keys with commas or whitespace between them.
+
+    Raises:
+        ConfigurationError: There is none in one of the texts.
+    """
+    found: list[str] = []
+    for text in texts:
+        keys = re.findall(r"[^,\s]+", text)
+        if not keys:
+            raise ConfigurationError("the key is empty")
+        found += keys
+    return tuple(found)
+
+
+def read_keys(path: Path) -> tuple[str, ...]:
+    """The keys in a file: one a line, apart from lines that start with ``#``.
+
+    Raises:
+        ConfigurationError: It can't be read, or has no key, or a line that is none.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        mode = path.stat().st_mode
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8"
+        raise ConfigurationError(f"the file of API keys {path} can't be read: {reason}") from None
+    if mode & _READABLE_BY_OTHERS:
+        logger.warning("others can read the API keys in %s; chmod 600 prevents it", path)
+    keys = []
+    for number, line in enumerate(lines, 1):
+        if not line or line.startswith("#"):
+            continue
+        if len(line.split()) > 1:
+            raise ConfigurationError(f"line {number} of {path} has a space; a key has none")
+        keys.append(line)
+    if not keys:
+        raise ConfigurationError(f"the file of API keys {path} has none")
+    return tuple(keys)
+
+
+def _digest(key: bytes) -> bytes:
+    return sha256(key).digest()

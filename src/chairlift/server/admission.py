@@ -9,6 +9,7 @@ from typing import Literal
 from chairlift.engine.ride import Ride
 from chairlift.errors import QueueFull, UnknownModel
 from chairlift.request import GenerationRequest
+from chairlift.server.access import caller
 from chairlift.server.idempotency import body_digest
 from chairlift.server.jobs.job import Job
 from chairlift.server.schema import ImageGenerationBody
@@ -32,7 +33,7 @@ def admit(
         raise UnknownModel(
             f"model is {body.model!r}; the model that is served is {card.id!r}", param="model"
         )
-    request = body.to_request(card, id=f"{kind}_{uuid.uuid4().hex}")
+    request = body.to_request(card, id=f"{kind}_{uuid.uuid4().hex}", caller=caller.get())
     pending = state.client.pending_rows
     if pending + request.n > state.max_queue:
         wait = math.ceil(state.client.activity.backlog_seconds)

@@ -10,13 +10,14 @@ from starlette.types import ASGIApp
 import chairlift
 from chairlift.engine.client import EngineClient
 from chairlift.server import images, openapi, operations, refusals
-from chairlift.server.access import KeyCheck
+from chairlift.server.access import Access, KeyCheck
 from chairlift.server.compat import a1111
 from chairlift.server.jobs import routes as jobs_routes
 from chairlift.server.jobs.manager import JobManager
 from chairlift.server.metrics import Metrics
 from chairlift.server.page import routes as page
 from chairlift.server.request_id import RequestIds
+from chairlift.server.security import BrowserGuard, with_headers
 from chairlift.server.state import ServerState
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def create_app(
     jobs: JobManager,
     *,
     max_queue: int,
-    api_key: str | None = None,
+    access: Access | None = None,
     compat: Literal["a1111"] | None = None,
     tracing: Tracing | None = None,
 ) -> ASGIApp:
@@ -38,10 +39,11 @@ def create_app(
         client: The engine.
         jobs: Those of that engine.
         max_queue: The most rows that are accepted and not done.
-        api_key: What callers must send as a bearer token; None lets everybody in.
+        access: Who is let in; None lets everybody in.
         compat: Another program whose clients are answered too.
         tracing: Makes spans of HTTP requests.
     """
+    access = access or Access()
     app = FastAPI(
         title="Chairlift",
         version=chairlift.__version__,
@@ -62,9 +64,10 @@ def create_app(
     if compat == "a1111":
         a1111.install(app)
     refusals.install(app)
-    openapi.install(app, locked=api_key is not None)
+    openapi.install(app, locked=bool(access.keys))
     app.add_middleware(refusals.BodyLimit)
-    if api_key is not None:
-        app.add_middleware(KeyCheck, key=api_key)
-    # Around all of it, so that also what is answered after an exception has an id.
-    return RequestIds(app)
+    app.add_middleware(BrowserGuard, access=access)
+    if access.keys:
+        app.add_middleware(KeyCheck, access=access)
+    # Around all of it, so that also what is answered after an exception has an id and the headers.
+    return RequestIds(with_headers(app, access))

@@ -106,6 +106,11 @@ class Metrics:
             "Predicted seconds of work accepted and not yet done",
             lambda: client.activity.backlog_seconds,
         )
+        self._gauge(
+            "chairlift_heartbeat_age_seconds",
+            "For how long the engine has said nothing although it has work",
+            lambda: client.silent_seconds,
+        )
         restarts = Counter(
             "chairlift_worker_restarts",
             "Engine processes that were replaced",

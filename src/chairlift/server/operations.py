@@ -111,9 +111,11 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-@router.get("/health")
-async def health() -> Health:
-    """Whether the server is alive."""
+@router.get("/health", responses=errors(Unavailable))
+async def health(request: Request) -> Health:
+    """Whether the server is alive, and its engine can be started."""
+    if state_of(request).client.failure is not None:
+        raise Unavailable("the engine can't be started again; the server's log says why")
     return Health()
 
 
@@ -126,7 +128,10 @@ class Readiness(BaseModel):
 @router.get("/ready", responses=errors(Unavailable))
 async def ready(request: Request) -> Readiness:
     """Whether the engine takes work now."""
-    if not state_of(request).client.is_ready:
+    client = state_of(request).client
+    if not client.takes_requests:
+        raise Unavailable("the server is shutting down")
+    if not client.is_ready:
         raise Unavailable("the engine is starting", retry_after=1)
     return Readiness()
 

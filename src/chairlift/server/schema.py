@@ -5,11 +5,10 @@ are only for the OpenAPI description.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
 
 from chairlift.card import ModelCard
 from chairlift.engine.messages import Tick, Timings
@@ -37,12 +36,21 @@ _WITHOUT_MEANING = (
 )
 
 
-def _range(low: float, high: float) -> JsonDict:
-    return {"minimum": low, "maximum": high}
+def _described(**bounds: float | str) -> Any:
+    return Field(json_schema_extra={**bounds})
 
 
-_TEXT: JsonDict = {"maxLength": MAX_PROMPT_CHARACTERS}
-_GUIDANCE = _range(0, MAX_GUIDANCE_SCALE)
+Text = Annotated[str, _described(maxLength=MAX_PROMPT_CHARACTERS)]
+Size = Annotated[str, _described(pattern="^(auto|[0-9]{1,9}x[0-9]{1,9})$")]
+Count = Annotated[int, _described(minimum=1)]
+Images = Annotated[int, _described(minimum=1, maximum=MAX_IMAGES)]
+Quality = Annotated[int, _described(minimum=0, maximum=100)]
+Previews = Annotated[int, _described(minimum=0, maximum=MAX_PARTIAL_IMAGES)]
+GuidanceScale = Annotated[float, _described(minimum=0, maximum=MAX_GUIDANCE_SCALE)]
+LoraScale = Annotated[float, _described(minimum=-MAX_LORA_SCALE, maximum=MAX_LORA_SCALE)]
+Seed = Annotated[int, _described(minimum=RANDOM_SEED, maximum=MAX_SEED)]
+Priority = Annotated[int, _described(minimum=-MAX_PRIORITY, maximum=MAX_PRIORITY)]
+Deadline = Annotated[float, _described(minimum=1, maximum=MAX_DEADLINE_MS)]
 
 
 class LoraBody(BaseModel):
@@ -51,11 +59,7 @@ class LoraBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(description="One of the model's `loras`.")
-    scale: float = Field(
-        1.0,
-        description="1 is as it was trained.",
-        json_schema_extra=_range(-MAX_LORA_SCALE, MAX_LORA_SCALE),
-    )
+    scale: LoraScale = Field(1.0, description="1 is as it was trained.")
 
 
 class ImageGenerationBody(BaseModel):
@@ -63,57 +67,33 @@ class ImageGenerationBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    prompt: str = Field(description="What the picture shows.", json_schema_extra=_TEXT)
+    prompt: Text = Field(description="What the picture shows.")
     model: str | None = Field(None, description="The served model's id; may be left out.")
-    n: int | None = Field(
-        None,
-        description="Number of pictures; 1 by default.",
-        json_schema_extra=_range(1, MAX_IMAGES),
-    )
-    size: str | None = Field(
-        None,
-        description="Width x height in pixels, or `auto`.",
-        json_schema_extra={"pattern": "^(auto|[0-9]{1,9}x[0-9]{1,9})$"},
-    )
+    n: Images | None = Field(None, description="Number of pictures; 1 by default.")
+    size: Size | None = Field(None, description="Width x height in pixels, or `auto`.")
     response_format: Literal["b64_json"] | None = Field(
         None, description="Pictures are in the answer; there are no URLs."
     )
     output_format: Literal["png", "jpeg", "webp"] | None = None
-    output_compression: int | None = Field(
-        None,
-        description="Quality of JPEG and WebP; 90 by default.",
-        json_schema_extra=_range(0, 100),
+    output_compression: Quality | None = Field(
+        None, description="Quality of JPEG and WebP; 90 by default."
     )
     stream: bool | None = Field(None, description="Whether the answer is a stream of events.")
-    partial_images: int | None = Field(
-        None,
-        description="So many half-made pictures, spread evenly over the steps.",
-        json_schema_extra=_range(0, MAX_PARTIAL_IMAGES),
+    partial_images: Previews | None = Field(
+        None, description="So many half-made pictures, spread evenly over the steps."
     )
-    preview_every: int | None = Field(
-        None,
-        description="A half-made picture after every so many steps.",
-        json_schema_extra={"minimum": 1},
+    preview_every: Count | None = Field(
+        None, description="A half-made picture after every so many steps."
     )
-    user: str | None = Field(
-        None, description="The caller's name for its own user.", json_schema_extra=_TEXT
-    )
+    user: Text | None = Field(None, description="The caller's name for its own user.")
 
-    negative_prompt: str | None = Field(
-        None, description="What the picture should not show.", json_schema_extra=_TEXT
+    negative_prompt: Text | None = Field(None, description="What the picture should not show.")
+    num_inference_steps: Count | None = Field(None, description="Sampler steps.")
+    guidance_scale: GuidanceScale | None = Field(
+        None, description="Weight of the prompt: of classifier-free guidance, or embedded."
     )
-    num_inference_steps: int | None = Field(
-        None, description="Sampler steps.", json_schema_extra={"minimum": 1}
-    )
-    guidance_scale: float | None = Field(
-        None,
-        description="Weight of the prompt: of classifier-free guidance, or embedded.",
-        json_schema_extra=_GUIDANCE,
-    )
-    true_cfg_scale: float | None = Field(
-        None,
-        description="Weight of classifier-free guidance where that isn't guidance_scale.",
-        json_schema_extra=_GUIDANCE,
+    true_cfg_scale: GuidanceScale | None = Field(
+        None, description="Weight of classifier-free guidance where that isn't guidance_scale."
     )
     guidance_rescale: float | None = Field(
         None, description="0 to 1, how far guidance keeps the contrast (Stable Diffusion, SDXL)."
@@ -125,21 +105,13 @@ class ImageGenerationBody(BaseModel):
         None, description="Bound on how much longer guidance makes an output (Z-Image)."
     )
     loras: list[LoraBody] | None = Field(None, description="LoRAs to use, each with its scale.")
-    seed: int | None = Field(
-        None,
-        description="Image i uses seed + i; -1 or none means random. The answer names it.",
-        json_schema_extra=_range(RANDOM_SEED, MAX_SEED),
+    seed: Seed | None = Field(
+        None, description="Image i uses seed + i; -1 or none means random. The answer names it."
     )
     sampler: str | None = Field(None, description="One of the model's samplers.")
-    priority: int | None = Field(
-        None,
-        description="Higher goes first; 0 by default.",
-        json_schema_extra=_range(-MAX_PRIORITY, MAX_PRIORITY),
-    )
-    deadline_ms: float | None = Field(
-        None,
-        description="By when the pictures are wanted, in milliseconds from acceptance.",
-        json_schema_extra=_range(1, MAX_DEADLINE_MS),
+    priority: Priority | None = Field(None, description="Higher goes first; 0 by default.")
+    deadline_ms: Deadline | None = Field(
+        None, description="By when the pictures are wanted, in milliseconds from acceptance."
     )
 
     quality: str | None = Field(None, description="Accepted, no effect.")

@@ -7,9 +7,10 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,7 @@ from chairlift.errors import ConfigurationError
 from chairlift.logs import log_lines
 from chairlift.models.source import LoadFormat, find_local_model, is_fake, is_hub_id
 from chairlift.scheduling.names import check_policy
+from chairlift.server.access import Access, is_loopback
 from chairlift.server.app import create_app
 from chairlift.server.jobs.data_dir import open_data_dir
 from chairlift.server.jobs.manager import JobManager, Retention
@@ -59,9 +61,15 @@ class ServeConfig:
     data_dir: Path | None = None
     """Where jobs and their pictures are kept; None is a folder of the port's."""
     retention: Retention = field(default_factory=Retention)
-    api_key: str | None = None
+    access: Access = field(default_factory=Access)
+    ssl_certfile: Path | None = None
+    """PEM; with one, HTTPS is spoken instead of HTTP."""
+    ssl_keyfile: Path | None = None
+    """PEM; None is in the certificate's file."""
     compat: Literal["a1111"] | None = None
     """Another program whose clients are answered too."""
+    hang_timeout: float = 120.0
+    """Seconds after which an engine that has work and says nothing is replaced."""
     shutdown_timeout: int = 30
     """Seconds that running requests have to finish after a SIGTERM."""
     log_prompts: bool = False
@@ -81,11 +89,12 @@ def serve(
         on_ready: Told the model and the address, once requests are taken.
 
     Raises:
-        ConfigurationError: The port is in use, or the model can't be loaded.
+        ConfigurationError: The port is in use, or the certificate or the model can't be loaded.
     """
     _check_model(config.worker.model, LoadFormat(config.worker.load_format))
     load_costs(config.worker.costs)
     check_policy(config.worker.policy)
+    check_certificate(config.ssl_certfile, config.ssl_keyfile)
     # It is cancelled by a signal that comes before requests are taken.
     with (
         log_lines(config.worker.log_format, name_request),
@@ -93,6 +102,7 @@ def serve(
         open_tracing() as tracing,
         suppress(asyncio.CancelledError),
     ):
+        config = replace(config, access=restrict(config.access, config.host, listening))
         asyncio.run(_serve(config, listening, tracing, on_loading, on_ready))
 
 
@@ -100,6 +110,48 @@ def _check_model(model: str | None, load_format: LoadFormat) -> None:
     """Tell at once what is wrong with a folder; the rest is found while loading."""
     if not is_fake(model) and not (model and is_hub_id(model)):
         find_local_model(model, load_format)
+
+
+def check_certificate(certificate: Path | None, key: Path | None) -> None:
+    """Tell at once what is wrong with the TLS files, which uvicorn loads later.
+
+    Raises:
+        ConfigurationError: They can't be used.
+    """
+    if certificate is None:
+        if key is not None:
+            raise ConfigurationError("--ssl-keyfile needs --ssl-certfile")
+        return
+    for file in (certificate, key or certificate):
+        try:
+            file.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"{file} can't be read: {error.strerror}") from None
+    try:
+        # With a password nobody is asked for one.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            f"{certificate} and {key or certificate} are no TLS certificate with its key, "
+            f"in PEM and without a password: {error.reason or error}"
+        ) from None
+
+
+def restrict(access: Access, host: str, listening: socket.socket) -> Access:
+    """Without keys, a server on loopback is for this machine alone, by its own name; anywhere else
+    it is for everybody, which its operator should know.
+    """
+    address = listening.getsockname()[0]
+    if access.keys:
+        return access
+    if is_loopback(address):
+        return replace(access, only_host=host)
+    logger.warning(
+        "listening on %s without an API key: everybody who reaches it can use it; "
+        "set one by --api-key, --api-key-file or CHAIRLIFT_API_KEY",
+        address,
+    )
+    return access
 
 
 @contextmanager
@@ -170,6 +222,11 @@ class _Server(uvicorn.Server):
         with _signals_call(lambda number: self.handle_exit(number, None)):
             yield
 
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """The first signal ends it in peace, the second at once; jobs are kept by either."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Give running requests some time, then end the engine: what isn't finished fails, and
         streams of events end. After that all connections can close.
@@ -181,6 +238,7 @@ class _Server(uvicorn.Server):
         await asyncio.wait({ending})
 
     async def _end_engine(self) -> None:
+        self._jobs.leave_waiting()
         await self._client.drain(self._timeout)
         await self._jobs.close()
         await self._client.close()
@@ -207,7 +265,7 @@ async def _serve(
 ) -> None:
     serving = asyncio.current_task()
     assert serving is not None
-    client = EngineClient(config.worker, on_loading)
+    client = EngineClient(config.worker, on_loading, config.hang_timeout)
     client.on_end.append(RequestLog(config.log_prompts))
     if tracing is not None:
         client.on_end.append(tracing)
@@ -220,7 +278,7 @@ async def _serve(
             ready = await client.start()
             await jobs.start()
             server = _create_server(config, client, jobs, tracing)
-            on_ready(ready, _url(listening))
+            on_ready(ready, _url(listening, config.ssl_certfile is not None))
             await server.serve(sockets=[listening])
         finally:
             await jobs.close()
@@ -234,7 +292,7 @@ def _create_server(
         client,
         jobs,
         max_queue=config.max_queue,
-        api_key=config.api_key,
+        access=config.access,
         compat=config.compat,
         tracing=tracing,
     )
@@ -243,12 +301,16 @@ def _create_server(
         log_config=None,  # Its lines are written like ours.
         log_level="warning",
         access_log=False,
+        server_header=False,
+        ssl_certfile=config.ssl_certfile,
+        ssl_keyfile=config.ssl_keyfile,
         reset_contextvars=True,  # A request is in no trace of the one before it.
         timeout_graceful_shutdown=config.shutdown_timeout + SLOW_CALLER_SECONDS,
     )
     return _Server(uvicorn_config, client, jobs, config.shutdown_timeout)
 
 
-def _url(listening: socket.socket) -> str:
+def _url(listening: socket.socket, is_secure: bool) -> str:
+    scheme = "https" if is_secure else "http"
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

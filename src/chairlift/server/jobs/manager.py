@@ -102,11 +102,18 @@ class JobManager:
         if self._sweeping is not None:
             self._sweeping.cancel()
         while self._tasks:
-            for live in self._live.values():
-                if not live.ride.answer.done():
-                    live.ride.answer.set_exception(Unavailable("the server is shutting down"))
+            self._leave(list(self._live.values()))
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         await self._store.close()
+
+    def leave_waiting(self) -> None:
+        """Jobs that haven't been in a tick leave the engine and stay in the store."""
+        self._leave([live for live in self._live.values() if not live.ride.boarded.is_set()])
+
+    def _leave(self, jobs: list[_Live]) -> None:
+        for live in jobs:
+            if not live.ride.answer.done():
+                live.ride.answer.set_exception(Unavailable("the server is shutting down"))
 
     # ------------------------------------------------------------------ what callers ask
 

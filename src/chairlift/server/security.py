@@ -1,0 +1,164 @@
+"""What foreign web pages can't do through a caller's browser: headers, origins, content types.
+
+It matters most where there is no key: a browser reaches what listens on loopback, whichever page
+asks it to.
+"""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chairlift.errors import RequestError
+from chairlift.server.access import Access, is_loopback
+from chairlift.server.refusals import error_response
+from chairlift.server.request_id import HEADER
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+"""They change nothing."""
+CORS_METHODS = ("GET", "POST", "PUT")
+CORS_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", HEADER)
+CORS_EXPOSED = (HEADER, "X-Chairlift-Eta", "Retry-After", "Location")
+
+JSON = "application/json"
+RESOURCE_POLICY = "Cross-Origin-Resource-Policy"
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    RESOURCE_POLICY: "same-origin",
+}
+
+
+class CrossSiteRequest(RequestError):
+    """A web page of another site made the browser send it."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "cross_site_request"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body isn't sent as JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class MisdirectedRequest(RequestError):
+    """The request is for another host than this server."""
+
+    status = 421
+    type = "invalid_request_error"
+    code = "misdirected_request"
+
+
+def with_headers(app: ASGIApp, access: Access) -> ASGIApp:
+    """The application with the headers that browsers heed, on every answer."""
+    if access.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=access.cors_origins,
+            allow_methods=CORS_METHODS,
+            allow_headers=CORS_HEADERS,
+            expose_headers=CORS_EXPOSED,
+            allow_private_network=True,
+        )
+    return SecurityHeaders(app, access)
+
+
+class SecurityHeaders:
+    """ASGI middleware that adds :data:`HEADERS` where an answer doesn't have its own, and keeps
+    JSON out of caches.
+
+    Args:
+        app: What is behind it.
+        access: Says whose pages may use the answers.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._origins = access.cors_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_invited = Headers(scope=scope).get("Origin") in self._origins
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    if not (is_invited and name == RESOURCE_POLICY):
+                        headers.setdefault(name, value)
+                if _media_type(headers) == JSON:
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class BrowserGuard:
+    """ASGI middleware that refuses, before the body is read, what a foreign page could make a
+    browser send.
+
+    Args:
+        app: What is behind it.
+        access: Says whose pages may send, and to which host.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                self._check(scope["method"], Headers(scope=scope))
+            except RequestError as error:
+                await error_response(Request(scope), error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, method: str, headers: Headers) -> None:
+        own = self._access.only_host
+        # A foreign name may have been made to lead here (DNS rebinding): for the browser, the page
+        # that came from there then is of the same origin as this server.
+        if own is not None and not _is_own(headers.get("Host", ""), own):
+            raise MisdirectedRequest(
+                f"without an API key, the Host must be {own}, localhost or a loopback address"
+            )
+        if method in SAFE_METHODS:
+            return
+        if _is_cross_site(headers) and headers.get("Origin") not in self._access.cors_origins:
+            raise CrossSiteRequest("pages of other sites can't send this unless CORS allows them")
+        # A page may send a form, but no JSON, anywhere without asking first.
+        if _has_body(headers) and _media_type(headers) != JSON:
+            raise UnsupportedMediaType(f"the body must be a JSON object, sent as {JSON}")
+
+
+def _is_own(host: str, own: str) -> bool:
+    name = host.lower()
+    if not name.endswith("]") and ":" in name:
+        name = name.rpartition(":")[0]
+    name = name.strip("[]")
+    return name == own.lower() or is_loopback(name)
+
+
+def _is_cross_site(headers: Headers) -> bool:
+    """Whether a browser says so; other programs, and browsers of before 2023, say nothing."""
+    return headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+
+
+def _has_body(headers: Headers) -> bool:
+    """Whether there is a body, or, as with an empty form, its type is named."""
+    if "Content-Type" in headers or "Transfer-Encoding" in headers:
+        return True
+    return headers.get("Content-Length", "0") != "0"
+
+
+def _media_type(headers: Headers) -> str:
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower()
