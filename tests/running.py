@@ -95,8 +95,8 @@ class EngineThread:
         folder: Path | None = None,
         retention: Retention | None = None,
     ) -> Iterator[httpx.Client]:
-        """Serve the engine on a free port; what is yielded talks to it. ``api_key`` is short for the
-        ``access`` with one key.
+        """Serve the engine on a free port; what is yielded talks to it. ``api_key`` is short for
+        the ``access`` with one key.
         """
         with self.jobs(folder, retention) as jobs, bind("127.0.0.1", 0) as listening:
             access = access or Access(keys=() if api_key is None else (api_key,))

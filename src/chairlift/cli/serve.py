@@ -23,6 +23,7 @@ from chairlift.cli.options import (
     parse_device,
     parse_max_batch_size,
 )
+from chairlift.errors import ConfigurationError
 from chairlift.logs import LogFormat
 from chairlift.scheduling.names import DEFAULT_POLICY, POLICY_NAMES
 
@@ -226,7 +227,6 @@ def _parse_hang_timeout(seconds: float) -> float:
 def _parse_access(
     keys: list[str] | None, file: Path | None, open_metrics: bool, origins: list[str] | None
 ) -> Access:
-    from chairlift.errors import ConfigurationError
     from chairlift.server.access import Access, read_keys, split_keys
 
     # An empty variable looks like none to typer, and would leave the door open.
