@@ -14,7 +14,7 @@ import pytest
 from chairlift.server.process import running_server
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/api.md", "docs/models.md"]
+PAGES = ["README.md", "docs/models.md"]
 EXAMPLE_URL = "http://127.0.0.1:8000"
 
 

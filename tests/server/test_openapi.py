@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 import schemathesis
 
 from chairlift.engine.worker_config import WorkerConfig
-from tests.running import EngineThread
+from tests.running import GENERATIONS, EngineThread
+from tests.server.sse import event_stream
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-key"
@@ -96,6 +98,28 @@ def test_schemathesis_does_not_come_in_without_the_key(
         run_schemathesis(
             http, tmp_path, "-H", bearer, "-c", checks, "--phases", "fuzzing", "--max-examples", "3"
         )
+
+
+@pytest.mark.parametrize("of_a_job", [False, True])
+def test_half_made_pictures_are_described(
+    slow_http: httpx.Client, document: dict[str, Any], of_a_job: bool
+) -> None:
+    body = {"prompt": "a boat", "num_inference_steps": 30, "partial_images": 2}
+    if of_a_job:
+        id = slow_http.post("/v1/jobs", json=body).json()["id"]
+        stream = event_stream(slow_http, "GET", f"/v1/jobs/{id}/events")
+        described = document["paths"]["/v1/jobs/{job_id}/events"]["get"]
+    else:
+        stream = event_stream(slow_http, "POST", GENERATIONS, json=body | {"stream": True})
+        described = document["paths"][GENERATIONS]["post"]
+    content = described["responses"]["200"]["content"]["text/event-stream"]["itemSchema"]["anyOf"]
+    kinds = {kind["properties"]["event"]["const"]: kind["properties"]["data"] for kind in content}
+    with stream as events:
+        seen = list(events)
+    assert sum("partial_image" in event.name for event in seen) == 2
+    for event in seen:
+        schema = kinds[event.name]["contentSchema"] | {"components": document["components"]}
+        jsonschema_rs.validate(schema, event.data)
 
 
 def test_the_description_is_openapi(document: dict[str, Any]) -> None:

@@ -205,6 +205,7 @@ SURROGATES = [
         "\udfff",
         "negative_prompt has a lone surrogate at character 0; it must be valid Unicode",
     ),
+    about("user", "\ud800", "user has a lone surrogate at character 0; it must be valid Unicode"),
     about("sampler", "\ud800", f"sampler is '\\ud800'; it must be one of {SAMPLERS}"),
     about(
         "size",

@@ -13,7 +13,7 @@ import pytest
 from chairlift.engine.client import EngineClient
 from chairlift.errors import ConfigurationError
 from chairlift.server.access import Access
-from tests.running import GENERATIONS, EngineThread, connect, generate
+from tests.running import GENERATIONS, EngineThread, generate
 
 FRIEND = "https://friend.example"
 STRANGER = "https://stranger.example"
@@ -76,7 +76,8 @@ def test_also_an_unexpected_error_has_the_headers_and_tells_nothing(
         raise ValueError("in /home/operator at 10.0.0.1")
 
     monkeypatch.setattr(client, "submit", fail)
-    answer = http.post(GENERATIONS, json={"prompt": "a boat"})
+    # On a connection of its own, which the server closes.
+    answer = httpx.post(f"{http.base_url}{GENERATIONS}", json={"prompt": "a boat"})
     assert answer.status_code == 500
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.json()["error"] == {
@@ -122,13 +123,6 @@ def test_where_nothing_is_sent_no_type_is_needed_but_an_empty_form_is_one(
     path = "/v1/requests/req_0/cancel"
     assert http.post(path).status_code == 404
     assert http.post(path, headers={"Content-Type": FORM}).status_code == 415
-
-
-def test_a_body_of_a_wrong_type_is_refused_before_it_is_sent(http: httpx.Client) -> None:
-    head = f"POST {GENERATIONS} HTTP/1.1\r\nHost: test\r\nContent-Type: {FORM}\r\n"
-    with connect(http) as caller:
-        caller.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
-        assert caller.recv(1000).startswith(b"HTTP/1.1 415 ")
 
 
 # ---------------------------------------------------------------------- pages of others
@@ -220,7 +214,15 @@ def test_an_origin_that_is_none_is_refused(origin: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "127.0.0.2", "[::1]", "[::1]:8000", "a.localhost"],
+    [
+        "localhost",
+        "LOCALHOST:8000",
+        "127.0.0.1:1",
+        "127.0.0.2",
+        "[::1]",
+        "[::1]:8000",
+        "a.localhost",
+    ],
 )
 def test_the_machines_own_names_are_answered(own: httpx.Client, host: str) -> None:
     assert own.get("/v1/models", headers={"Host": host}).status_code == 200
@@ -228,8 +230,15 @@ def test_the_machines_own_names_are_answered(own: httpx.Client, host: str) -> No
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", ""]
-    + ["10.0.0.1", "[2001:db8::1]:8000"],
+    [
+        "",
+        "10.0.0.1",
+        "[2001:db8::1]:8000",
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+    ],
 )
 @pytest.mark.parametrize("path", ["/", "/v1/models", "/v1/jobs"])
 def test_a_foreign_name_that_leads_here_is_not(own: httpx.Client, path: str, host: str) -> None:

@@ -7,6 +7,7 @@ end is gone, and so goes the worker.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -128,10 +129,15 @@ def run(config: WorkerConfig) -> int:
     return 0
 
 
-def _exit_with_parent() -> None:
+def _exit_with_parent(endpoint: str) -> None:
     # Not through sys.stdin, whose lock this thread would still hold while the interpreter ends.
     while os.read(0, 4096):
         pass
+    # A front end that was killed has left the socket and its folder, which it would have removed.
+    socket = Path(endpoint.removeprefix("ipc://"))
+    with contextlib.suppress(OSError):
+        socket.unlink(missing_ok=True)
+        socket.parent.rmdir()
     os._exit(0)
 
 
@@ -141,7 +147,9 @@ def main() -> None:
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfig)
     logging.basicConfig(level=logging.INFO, handlers=[LineWriter(config.log_format)])
     hide_progress_bars()
-    threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
+    threading.Thread(
+        target=_exit_with_parent, args=(config.endpoint,), name="parent", daemon=True
+    ).start()
     sys.exit(run(config))
 
 

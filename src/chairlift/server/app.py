@@ -64,9 +64,9 @@ def create_app(
     if compat == "a1111":
         a1111.install(app)
     refusals.install(app)
-    openapi.install(app, locked=bool(access.keys))
-    app.add_middleware(refusals.BodyLimit)
+    openapi.install(app, access)
     app.add_middleware(BrowserGuard, access=access)
+    app.add_middleware(refusals.BodyLimit)
     if access.keys:
         app.add_middleware(KeyCheck, access=access)
     # Around all of it, so that also what is answered after an exception has an id and the headers.

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from chairlift.card import ModelCard
 from chairlift.errors import REQUEST_ERRORS, InvalidApiKey, PayloadTooLarge, RequestError
-from chairlift.server.access import is_open
+from chairlift.server.access import Access, is_open
 from chairlift.server.jobs.view import JobAnswer, JobEvent, JobList, JobPartialImage
 from chairlift.server.request_id import HEADER
 from chairlift.server.schema import (
@@ -26,6 +26,7 @@ from chairlift.server.schema import (
     LiftReport,
     PartialImage,
 )
+from chairlift.server.security import CrossSiteRequest, MisdirectedRequest, UnsupportedMediaType
 
 VERSION = "3.2.0"
 """Of OpenAPI; the first in which the events of a stream can be described."""
@@ -111,7 +112,7 @@ def header(
 def errors(*kinds: type[RequestError]) -> Responses:
     """The answers for these errors, and for those that are kinds of them."""
     found: dict[int | str, list[str]] = {}
-    for code, kind in REQUEST_ERRORS.items():
+    for code, kind in (REQUEST_ERRORS | {kind.code: kind for kind in kinds}).items():
         if issubclass(kind, kinds):
             meaning = inspect.getdoc(kind) or ""
             found.setdefault(kind.status, []).append(f"`{code}`: {meaning.splitlines()[0]}")
@@ -128,36 +129,35 @@ def errors(*kinds: type[RequestError]) -> Responses:
 # ---------------------------------------------------------------------- the whole
 
 
-def install(app: FastAPI, *, locked: bool) -> None:
+def install(app: FastAPI, access: Access) -> None:
     """Make ``app`` describe itself truly.
 
     Args:
         app: With all its routes.
-        locked: Whether callers must send a key.
+        access: Who is let in.
     """
     app.openapi_version = VERSION
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _complete(describe(), locked)  # FastAPI keeps it in openapi_schema.
+            _complete(describe(), access)  # FastAPI keeps it in openapi_schema.
         assert app.openapi_schema is not None
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's guide has it
 
 
-def _complete(document: dict[str, Any], locked: bool) -> None:
+def _complete(document: dict[str, Any], access: Access) -> None:
     for path, method, operation in _operations(document):
         responses: dict[str, Any] = operation["responses"]
         # FastAPI's own errors, which are answered with 400 here.
         if "HTTPValidationError" in str(responses.get("422")):
             del responses["422"]
-        if method != "get":
-            _add(responses, errors(PayloadTooLarge))
-        if locked and not is_open(path):
-            _add(responses, errors(InvalidApiKey))
+        around = list(_errors_around(path, method, access))
+        if InvalidApiKey in around:
             operation["security"] = [{"key": []}]
+        responses |= {str(status): answer for status, answer in errors(*around).items()}
         operation["responses"] = dict(sorted(responses.items()))
         for response in responses.values():
             headers = response.setdefault("headers", {})
@@ -166,7 +166,7 @@ def _complete(document: dict[str, Any], locked: bool) -> None:
         for parameter in parameters:
             parameter["schema"] = _without_null(parameter["schema"])
         parameters.append({"$ref": f"#/components/parameters/{HEADER}"})
-    _add_components(document["components"], locked)
+    _add_components(document["components"], access)
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -175,8 +175,14 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
             yield path, method, operation
 
 
-def _add(responses: dict[str, Any], more: Responses) -> None:
-    responses.update({str(status): response for status, response in more.items()})
+def _errors_around(path: str, method: str, access: Access) -> Iterator[type[RequestError]]:
+    """The errors that come before any route is asked."""
+    if method != "get":
+        yield from (CrossSiteRequest, PayloadTooLarge, UnsupportedMediaType)
+    if access.only_host is not None:
+        yield MisdirectedRequest
+    if access.keys and not is_open(path, open_metrics=access.open_metrics):
+        yield InvalidApiKey
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +191,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return schema | (kinds[0] if kinds else {})
 
 
-def _add_components(components: dict[str, Any], locked: bool) -> None:
+def _add_components(components: dict[str, Any], access: Access) -> None:
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template=_SCHEMAS)
     for foreign in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(foreign, None)
@@ -200,5 +206,5 @@ def _add_components(components: dict[str, Any], locked: bool) -> None:
             "schema": {"type": "string"},
         }
     }
-    if locked:
+    if access.keys:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
