@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo serve test check format clean
+.PHONY: demo serve test chaos check format clean
 
 demo: .venv/.installed  ## Requests that come and go while the lift runs, and a contact sheet
 	$(BIN)/python examples/demo.py
@@ -12,6 +12,9 @@ serve: .venv/.installed  ## The bundled model on http://127.0.0.1:8000
 
 test: check  ## Formatting, lint, types and tests
 	$(BIN)/python -m pytest
+
+chaos: .venv/.installed  ## A real server, killed and stopped while it is used: nothing may be lost
+	$(BIN)/python -m benchmarks.chaos
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .

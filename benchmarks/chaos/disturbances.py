@@ -45,11 +45,13 @@ class Outage:
 def draw_moments(
     counts: dict[Disturbance, int], seconds: float, rng: random.Random
 ) -> list[Moment]:
-    """Moments that are spread at random over ``seconds``, in random order."""
+    """Each kind as often as it is counted, in random order: one at a random moment of each of as
+    many equal parts of ``seconds``.
+    """
     kinds = [kind for kind, count in counts.items() for _ in range(count)]
     rng.shuffle(kinds)
-    times = sorted(rng.uniform(0, seconds) for _ in kinds)
-    return [Moment(*pair) for pair in zip(times, kinds, strict=True)]
+    part = seconds / max(1, len(kinds))
+    return [Moment(part * (index + rng.random()), kind) for index, kind in enumerate(kinds)]
 
 
 async def disturb(server: Server, moments: list[Moment]) -> list[Outage]:

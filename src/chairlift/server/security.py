@@ -102,8 +102,8 @@ class SecurityHeaders:
 
 
 class BrowserGuard:
-    """ASGI middleware that refuses what a foreign page could make a browser send. The body isn't
-    parsed then, but should have been read: who is answered while still sending may not see it.
+    """ASGI middleware that refuses what a foreign page could make a browser send, before the body
+    is parsed.
 
     Args:
         app: What is behind it.
