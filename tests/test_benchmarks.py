@@ -99,7 +99,7 @@ CALM = a_run([an_outcome(number) for number in (SYNC, STREAM, JOB)])
 def test_nothing_is_lost_when_worker_and_server_are_killed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    small = ["--model", "fake:0.005", "--requests", "9", "--rate", "4"]
+    small = ["--model", "fake:0.002", "--requests", "9", "--rate", "6", "--seed", "1"]
     few = ["--worker-kills", "1", "--worker-stops", "0", "--server-kills", "1"]
     status = break_server([*small, *few])
     printed = capsys.readouterr().out

@@ -7,9 +7,12 @@
   * RequestError: one request can't be served
     * InvalidRequest (400)
     * InvalidApiKey (401)
+    * CrossSiteRequest (403)
     * UnknownModel, UnknownRequest, UnknownJob, UnknownPicture (404)
     * JobFinished, JobNotFinished (409)
     * PayloadTooLarge (413)
+    * UnsupportedMediaType (415)
+    * MisdirectedRequest (421)
     * IdempotencyMismatch (422)
     * QueueFull, DeadlineUnattainable (429)
     * RequestCancelled (499)
@@ -85,6 +88,14 @@ class InvalidApiKey(RequestError):
     code = "invalid_api_key"
 
 
+class CrossSiteRequest(RequestError):
+    """A web page of another site made the browser send it."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "cross_site_request"
+
+
 class UnknownModel(RequestError):
     """The request names a model that isn't served here."""
 
@@ -123,6 +134,22 @@ class JobNotFinished(RequestError):
     status = 409
     type = "invalid_request_error"
     code = "job_not_finished"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body isn't sent as JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class MisdirectedRequest(RequestError):
+    """The request is for another host than this server."""
+
+    status = 421
+    type = "invalid_request_error"
+    code = "misdirected_request"
 
 
 class IdempotencyMismatch(RequestError):

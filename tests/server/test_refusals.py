@@ -291,8 +291,8 @@ def test_a_body_that_is_not_sent_as_json_is_refused(
     http: httpx.Client, headers: dict[str, str]
 ) -> None:
     answer = http.post(GENERATIONS, content=b'{"prompt": "a boat"}', headers=headers)
-    assert answer.status_code == 400
-    assert error(answer)["message"] == NOT_AN_OBJECT
+    assert answer.status_code == 415
+    assert error(answer)["code"] == "unsupported_media_type"
 
 
 @pytest.mark.parametrize(

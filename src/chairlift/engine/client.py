@@ -295,4 +295,7 @@ class EngineClient:
                 if ride := self._rides.get(request_id):
                     ride.count_tick(len(tick.riders))
         for listener in list(self._listeners):
-            listener(activity)
+            try:
+                listener(activity)
+            except Exception:  # What is wrong with one of them isn't the engine's fault.
+                logger.exception("a report could not be passed on")

@@ -133,11 +133,12 @@ def _exit_with_parent(endpoint: str) -> None:
     # Not through sys.stdin, whose lock this thread would still hold while the interpreter ends.
     while os.read(0, 4096):
         pass
-    # A front end that was killed has left the socket and its folder, which it would have removed.
-    socket = Path(endpoint.removeprefix("ipc://"))
+    # A front end that was killed has left its folder, with the sockets of all its workers.
+    folder = Path(endpoint.removeprefix("ipc://")).parent
     with contextlib.suppress(OSError):
-        socket.unlink(missing_ok=True)
-        socket.parent.rmdir()
+        for socket in folder.glob("worker-*"):
+            socket.unlink(missing_ok=True)
+        folder.rmdir()
     os._exit(0)
 
 

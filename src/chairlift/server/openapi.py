@@ -15,7 +15,15 @@ import msgspec
 from fastapi import FastAPI
 
 from chairlift.card import ModelCard
-from chairlift.errors import REQUEST_ERRORS, InvalidApiKey, PayloadTooLarge, RequestError
+from chairlift.errors import (
+    REQUEST_ERRORS,
+    CrossSiteRequest,
+    InvalidApiKey,
+    MisdirectedRequest,
+    PayloadTooLarge,
+    RequestError,
+    UnsupportedMediaType,
+)
 from chairlift.server.access import Access, is_open
 from chairlift.server.jobs.view import JobAnswer, JobEvent, JobList, JobPartialImage
 from chairlift.server.request_id import HEADER
@@ -26,7 +34,6 @@ from chairlift.server.schema import (
     LiftReport,
     PartialImage,
 )
-from chairlift.server.security import CrossSiteRequest, MisdirectedRequest, UnsupportedMediaType
 
 VERSION = "3.2.0"
 """Of OpenAPI; the first in which the events of a stream can be described."""
@@ -112,7 +119,7 @@ def header(
 def errors(*kinds: type[RequestError]) -> Responses:
     """The answers for these errors, and for those that are kinds of them."""
     found: dict[int | str, list[str]] = {}
-    for code, kind in (REQUEST_ERRORS | {kind.code: kind for kind in kinds}).items():
+    for code, kind in REQUEST_ERRORS.items():
         if issubclass(kind, kinds):
             meaning = inspect.getdoc(kind) or ""
             found.setdefault(kind.status, []).append(f"`{code}`: {meaning.splitlines()[0]}")

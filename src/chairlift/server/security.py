@@ -11,7 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chairlift.errors import RequestError
+from chairlift.errors import (
+    CrossSiteRequest,
+    MisdirectedRequest,
+    RequestError,
+    UnsupportedMediaType,
+)
 from chairlift.server.access import Access, is_loopback
 from chairlift.server.refusals import error_response
 from chairlift.server.request_id import HEADER
@@ -29,30 +34,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     RESOURCE_POLICY: "same-origin",
 }
-
-
-class CrossSiteRequest(RequestError):
-    """A web page of another site made the browser send it."""
-
-    status = 403
-    type = "invalid_request_error"
-    code = "cross_site_request"
-
-
-class UnsupportedMediaType(RequestError):
-    """The body isn't sent as JSON."""
-
-    status = 415
-    type = "invalid_request_error"
-    code = "unsupported_media_type"
-
-
-class MisdirectedRequest(RequestError):
-    """The request is for another host than this server."""
-
-    status = 421
-    type = "invalid_request_error"
-    code = "misdirected_request"
 
 
 def with_headers(app: ASGIApp, access: Access) -> ASGIApp:

@@ -25,7 +25,7 @@ from chairlift.models.source import LoadFormat, find_local_model, is_fake, is_hu
 from chairlift.scheduling.names import check_policy
 from chairlift.server.access import Access, is_loopback
 from chairlift.server.app import create_app
-from chairlift.server.jobs.data_dir import open_data_dir
+from chairlift.server.jobs.data_dir import DataDir, open_data_dir
 from chairlift.server.jobs.manager import JobManager, Retention
 from chairlift.server.jobs.store import JobStore
 from chairlift.server.logs import RequestLog
@@ -273,7 +273,7 @@ async def _serve(
         _signals_call(lambda number: serving.cancel()),
         open_data_dir(config.data_dir, config.port) as data_dir,
     ):
-        jobs = JobManager(client, await JobStore.open(data_dir), config.retention)
+        jobs = JobManager(client, await _open_store(data_dir), config.retention)
         try:
             ready = await client.start()
             await jobs.start()
@@ -283,6 +283,16 @@ async def _serve(
         finally:
             await jobs.close()
             await client.close()
+
+
+async def _open_store(data_dir: DataDir) -> JobStore:
+    """The store, opened to the end even if a signal comes meanwhile: the folder may go then."""
+    opening = asyncio.create_task(JobStore.open(data_dir))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await (await opening).close()
+        raise
 
 
 def _create_server(
