@@ -78,6 +78,7 @@ class Ride:
             self.accepted.set()
         else:
             self.previews[message.row.image] = message
+            self.steps[message.row.image] = max(self.steps[message.row.image], message.step)
         for listener in list(self.listeners):
             listener(message)
 
