@@ -149,14 +149,19 @@ def long_request(http: httpx.Client, client: EngineClient) -> Iterator[None]:
             aboard.set()
 
     stop = client.listen(listener)
-    body = json.dumps(LONG).encode()
-    head = f"POST {GENERATIONS} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
     with connect(http) as caller:
-        caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        send_post(caller, GENERATIONS, LONG)
         assert aboard.wait(PATIENCE_SECONDS)
         stop()
         yield
     wait_until(lambda: client.pending_rows == 0)
+
+
+def send_post(connection: socket.socket, path: str, body: dict[str, Any]) -> None:
+    """A request whose answer nobody may ever read."""
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
 
 
 def connect(http: httpx.Client) -> socket.socket:

@@ -51,6 +51,10 @@ class Guidance:
     """The further fields that the family understands: some of ``guidance_rescale``,
     ``guidance_scale_2``, ``cfg_truncation``, ``cfg_normalization``."""
 
+    def cfg_value(self, cfg_scale: float) -> float:
+        """What a caller gives as :attr:`cfg_field` for a weight in the usual sense."""
+        return cfg_scale - self.cfg_offset
+
     @property
     def takes_guidance_scale(self) -> bool:
         return self.embedded or self.cfg_field == "guidance_scale"

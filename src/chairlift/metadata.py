@@ -196,7 +196,7 @@ class PictureSettings:
         if guidance.embedded:
             arguments["guidance_scale"] = self.distilled_cfg_scale
         if self.cfg_scale is not None:
-            arguments[guidance.cfg_field] = self.cfg_scale - guidance.cfg_offset
+            arguments[guidance.cfg_field] = guidance.cfg_value(self.cfg_scale)
         return {name: value for name, value in arguments.items() if value is not None}
 
 

@@ -178,11 +178,11 @@ def _option(
 
 def _warnings(card: ModelCard, negative_prompt: str | None, cfg_scale: float) -> tuple[str, ...]:
     if negative_prompt and cfg_scale <= 1:
-        off = 1 - card.guidance.cfg_offset
+        rule = card.guidance
         return (
             "negative_prompt has no effect: classifier-free guidance is off, "
-            f"{card.guidance.cfg_field} is {cfg_scale - card.guidance.cfg_offset} "
-            f"and must be above {off}",
+            f"{rule.cfg_field} is {rule.cfg_value(cfg_scale)} "
+            f"and must be above {rule.cfg_value(1)}",
         )
     return ()
 

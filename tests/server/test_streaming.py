@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from base64 import b64decode
 from io import BytesIO
@@ -24,6 +23,7 @@ from tests.running import (
     generate,
     long_request,
     metric,
+    send_post,
     wait_until,
 )
 from tests.server.sse import Event, event_stream
@@ -193,12 +193,10 @@ def test_a_reader_who_reads_nothing_for_too_long_is_disconnected(
     slow_engine: EngineThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve_module, "UNREAD_SECONDS", 1)
-    body = json.dumps(LONG | {"stream": True, "preview_every": 1, "n": 4}).encode()
-    head = f"POST {GENERATIONS} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
     with slow_engine.serve() as http, socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.connect((http.base_url.host, http.base_url.port))
-        reader.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        send_post(reader, GENERATIONS, LONG | {"stream": True, "preview_every": 1, "n": 4})
         wait_until(lambda: slow_engine.client.pending_rows == 4)
         wait_until(lambda: slow_engine.client.pending_rows == 0)
         assert metric(http, 'chairlift_requests_total{outcome="cancelled"}') == 1

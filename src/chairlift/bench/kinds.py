@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chairlift.errors import ConfigurationError
-from chairlift.simulate.workload import MIXES, check_field, read_lines
+from chairlift.simulate.workload import MIXES, check_field, check_names, read_lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,11 +122,7 @@ def _kind(default: Kind, entry: Any) -> Kind:
     Raises:
         ValueError: It is none.
     """
-    if not isinstance(entry, dict):
-        raise ValueError("it is not a JSON object")
-    names = {field.name for field in fields(Kind)}
-    if unknown := sorted(entry.keys() - names):
-        raise ValueError(f"there is no field {unknown[0]!r}; the fields are {sorted(names)}")
+    check_names(entry, Kind)
     for name, value in entry.items():
         _check(name, value)
     settings = dict(entry)

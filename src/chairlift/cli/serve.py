@@ -202,20 +202,21 @@ def _describe_memory(card: ModelCard) -> list[str]:
 
 
 def _parse_delay(milliseconds: float) -> float:
-    if not 0 <= milliseconds < math.inf:
-        raise typer.BadParameter(f"{milliseconds} is not 0 or more", param_hint="--batch-delay-ms")
-    return milliseconds / 1000
+    return _not_negative(milliseconds, "--batch-delay-ms") / 1000
+
+
+def _not_negative(value: float, option: str) -> float:
+    if not 0 <= value < math.inf:
+        raise typer.BadParameter(f"{value} is not 0 or more", param_hint=option)
+    return value
 
 
 def _parse_retention(days: float, gibibytes: float) -> Retention:
     from chairlift.server.jobs.manager import Retention
 
-    for name, value in (("--keep-days", days), ("--keep-gib", gibibytes)):
-        if not 0 <= value < math.inf:
-            raise typer.BadParameter(f"{value} is not 0 or more", param_hint=name)
-    return Retention(
-        seconds=days * 86_400 if days else None, bytes=int(gibibytes * 2**30) if gibibytes else None
-    )
+    seconds = 86_400 * _not_negative(days, "--keep-days")
+    size = int(2**30 * _not_negative(gibibytes, "--keep-gib"))
+    return Retention(seconds=seconds or None, bytes=size if gibibytes else None)
 
 
 def _parse_hang_timeout(seconds: float) -> float:

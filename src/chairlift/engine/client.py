@@ -29,7 +29,7 @@ from chairlift.engine.messages import (
     SetPolicy,
     Submit,
 )
-from chairlift.engine.ride import Listener, Ride
+from chairlift.engine.ride import Ride
 from chairlift.engine.supervisor import Supervisor
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.errors import REQUEST_ERRORS, EngineCrash, RequestCancelled, Unavailable
@@ -161,12 +161,11 @@ class EngineClient:
 
     # ------------------------------------------------------------------ what is to be done
 
-    def submit(self, request: GenerationRequest, listener: Listener | None = None) -> Ride:
+    def submit(self, request: GenerationRequest) -> Ride:
         """Hand a request to the engine: it rides from here on, until its answer is done.
 
         Args:
             request: Its id is like no other's.
-            listener: Told what comes before the answer.
 
         Raises:
             Unavailable: Requests aren't taken any more. Every other error comes from the answer.
@@ -175,8 +174,6 @@ class EngineClient:
             raise Unavailable("the server is shutting down")
         loop = asyncio.get_running_loop()
         ride = Ride(request, loop.create_future(), loop.time())
-        if listener is not None:
-            ride.listeners.add(listener)
         self._rides[request.id] = ride
         ride.answer.add_done_callback(partial(self._forget, request_id=request.id))
         if self.is_ready and self._alone is None:
@@ -267,9 +264,12 @@ class EngineClient:
     def receive(self, message: FromEngine) -> None:
         """The worker has said something."""
         match message:
-            case Accepted(request_id=request_id) | Preview(row=(request_id, _)):
+            case Accepted(request_id=request_id, eta_s=eta_s):
                 if ride := self._rides.get(request_id):
-                    ride.tell(message, asyncio.get_running_loop().time())
+                    ride.accept(eta_s, asyncio.get_running_loop().time())
+            case Preview(row=(request_id, _)):
+                if ride := self._rides.get(request_id):
+                    ride.show(message)
             case Finished(request_id=request_id):
                 ride = self._rides.get(request_id)
                 if ride is not None and not ride.answer.done():

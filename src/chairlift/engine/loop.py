@@ -271,8 +271,7 @@ class Loop:
         if preview is not None:
             wait([preview])
         try:
-            settings = PictureSettings.of(request, row.image, self._adapter.card)
-            image = encode_file(pixels, request, str(settings) if self._metadata else None)
+            image = encode_file(pixels, request, self._settings(request, row.image))
         except Exception:
             logger.exception("a picture could not be written")
             self._mailbox.put(FileDone(row.request_id, written=False))
@@ -283,6 +282,12 @@ class Loop:
             )
         self._mailbox.put(FileDone(row.request_id, written=True))
         self._previews.learn(decoded)
+
+    def _settings(self, request: GenerationRequest, image: int) -> str | None:
+        """What the file says of the picture."""
+        if not self._metadata:
+            return None
+        return str(PictureSettings.of(request, image, self._adapter.card))
 
     def _end(self, request_id: str, error: RequestError) -> None:
         """End a request without pictures, wherever its rows are."""

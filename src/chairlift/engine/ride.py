@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from chairlift.engine.messages import Accepted, Finished, Preview, Rider
+from chairlift.engine.messages import Finished, Preview, Rider
 from chairlift.errors import RequestCancelled
 from chairlift.request import GenerationRequest
 
-Listener = Callable[[Accepted | Preview], None]
+Listener = Callable[[Preview], None]
 Outcome = Literal["finished", "failed", "cancelled"]
 OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "cancelled")
 
@@ -34,7 +34,7 @@ class Ride:
     is_streamed: bool = False
     """Whether the caller is sent events, and not one answer."""
     listeners: set[Listener] = field(default_factory=set)
-    """Told what comes before the answer."""
+    """Told every preview."""
     steps: list[int] = field(default_factory=list)
     """Sampler steps that each image has behind it."""
     previews: dict[int, Preview] = field(default_factory=dict)
@@ -70,17 +70,18 @@ class Ride:
         """Predicted seconds until it is done."""
         return None if self.due is None else max(0.0, self.due - now)
 
-    def tell(self, message: Accepted | Preview, now: float) -> None:
-        """The engine has said something of it."""
-        if isinstance(message, Accepted):
-            self.due = now + message.eta_s
-            self.predicted_s = message.eta_s
-            self.accepted.set()
-        else:
-            self.previews[message.row.image] = message
-            self.steps[message.row.image] = max(self.steps[message.row.image], message.step)
+    def accept(self, eta_s: float, now: float) -> None:
+        """The engine has it in its queue."""
+        self.due, self.predicted_s = now + eta_s, eta_s
+        self.accepted.set()
+
+    def show(self, preview: Preview) -> None:
+        """One of its images can be seen."""
+        image = preview.row.image
+        self.previews[image] = preview
+        self.steps[image] = max(self.steps[image], preview.step)
         for listener in list(self.listeners):
-            listener(message)
+            listener(preview)
 
     def advance(self, rider: Rider) -> None:
         """One of its images was in a tick."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 
-from chairlift.engine.messages import Accepted, Finished, Preview
+from chairlift.engine.messages import Finished, Preview
 from chairlift.engine.ride import Ride
 from chairlift.errors import RequestError
 from chairlift.request import GenerationRequest
@@ -32,8 +32,8 @@ async def stream_images(ride: Ride, warnings: list[str], keep: bool = False) -> 
     """
     outbox, partials = Outbox(), Partials(ride.request)
 
-    def show(message: Accepted | Preview) -> None:
-        if isinstance(message, Preview) and (partial := partials.number(message)):
+    def show(preview: Preview) -> None:
+        if partial := partials.number(preview):
             outbox.put(format_event(partial, "image_generation.partial_image"), missable=True)
 
     def end(_: object) -> None:

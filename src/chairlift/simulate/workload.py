@@ -187,17 +187,26 @@ def _job(entry: Any) -> Job:
     Raises:
         ValueError: It is none.
     """
-    if not isinstance(entry, dict):
-        raise ValueError("it is not a JSON object")
-    names = {field.name for field in fields(Job)}
-    if unknown := sorted(entry.keys() - names):
-        raise ValueError(f"there is no field {unknown[0]!r}; the fields are {sorted(names)}")
+    check_names(entry, Job)
     for name in ("arrival_s", "width", "height", "steps"):
         if name not in entry:
             raise ValueError(f"{name} is missing")
     for name, value in entry.items():
         check_field(name, value)
     return Job(**entry)
+
+
+def check_names(entry: Any, kind: type[Any]) -> None:
+    """Check that a line's value is an object with no other fields than a dataclass has.
+
+    Raises:
+        ValueError: It isn't.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError("it is not a JSON object")
+    names = {field.name for field in fields(kind)}
+    if unknown := sorted(entry.keys() - names):
+        raise ValueError(f"there is no field {unknown[0]!r}; the fields are {sorted(names)}")
 
 
 def check_field(name: str, value: Any) -> None:

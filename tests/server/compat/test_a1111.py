@@ -16,7 +16,7 @@ from PIL import Image
 
 from chairlift.engine.client import EngineClient
 from chairlift.metadata import PictureSettings
-from tests.running import GENERATIONS, EngineThread, connect, wait_until
+from tests.running import GENERATIONS, EngineThread, connect, send_post, wait_until
 from tests.running import LONG as OTHERS
 from tests.server.compat.webui import (
     INTERRUPT,
@@ -297,10 +297,8 @@ def test_an_interrupt_leaves_others_aboard(webui: httpx.Client, client: EngineCl
 
 
 def test_a_caller_who_goes_away_leaves_the_lift(webui: httpx.Client, client: EngineClient) -> None:
-    body = json.dumps(LONG).encode()
-    head = f"POST {TXT2IMG} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
     with connect(webui) as caller:
-        caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        send_post(caller, TXT2IMG, LONG)
         wait_until(lambda: state(webui)["progress"] > 0)
     wait_until(lambda: client.pending_rows == 0)
     assert state(webui)["state"]["job_count"] == 0

@@ -19,7 +19,6 @@ from starlette.responses import JSONResponse, Response
 
 from chairlift import __version__
 from chairlift.card import ModelCard
-from chairlift.engine.messages import Accepted, Preview
 from chairlift.engine.ride import Ride
 from chairlift.errors import InvalidRequest, RequestCancelled, RequestError
 from chairlift.metadata import SAMPLER_NAMES, PictureSettings
@@ -51,9 +50,6 @@ class Task:
     def __init__(self, ride: Ride) -> None:
         self.ride = ride
         self.timestamp = datetime.now().strftime("%Y%m%d%H%M%S")
-        self.preview: bytes | None = None
-        """The newest, of the first picture; a PNG."""
-        ride.listeners.add(self._look)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -72,9 +68,11 @@ class Task:
         """From 0 to 1."""
         return sum(self.ride.steps) / (self.ride.request.steps * self.ride.request.n)
 
-    def _look(self, message: Accepted | Preview) -> None:
-        if isinstance(message, Preview) and message.row.image == 0:
-            self.preview = message.image
+    @property
+    def preview(self) -> bytes | None:
+        """The newest, of the first picture; a PNG."""
+        newest = self.ride.previews.get(0)
+        return newest.image if newest else None
 
 
 _IDLE: dict[str, Any] = {

@@ -119,7 +119,7 @@ class TextToImageBody(BaseModel):
         if rule.embedded and self.distilled_cfg_scale is not None:
             scales["guidance_scale"] = self.distilled_cfg_scale
         if self.cfg_scale is not None:
-            scales[rule.cfg_field] = self.cfg_scale - rule.cfg_offset
+            scales[rule.cfg_field] = rule.cfg_value(self.cfg_scale)
         return scales
 
     def _count(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from chairlift.engine.client import EngineClient
-from chairlift.engine.messages import Accepted, Activity, Finished, Preview
+from chairlift.engine.messages import Activity, Finished, Preview
 from chairlift.engine.ride import Ride
 from chairlift.errors import (
     IdempotencyMismatch,
@@ -241,8 +241,8 @@ class JobManager:
             return
         partials = Partials(live.ride.request)
 
-        def show(message: Accepted | Preview) -> None:
-            if isinstance(message, Preview) and (partial := partials.number(message)):
+        def show(preview: Preview) -> None:
+            if partial := partials.number(preview):
                 outbox.put(_partial_event(partial), missable=True)
 
         outbox.put(_event("job.updated", self.show(live.job)))

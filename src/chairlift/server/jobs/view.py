@@ -126,7 +126,7 @@ def _settings(request: GenerationRequest, card: ModelCard, user: str | None) -> 
         "n": request.n,
         "num_inference_steps": request.steps,
         "guidance_scale": request.guidance_scale,
-        "true_cfg_scale": request.cfg_scale - rule.cfg_offset if true_cfg else 1.0,
+        "true_cfg_scale": rule.cfg_value(request.cfg_scale) if true_cfg else 1.0,
         "guidance_rescale": request.guidance_rescale,
         "cfg_truncation": request.cfg_truncation,
         "cfg_normalization": request.cfg_normalization,
