@@ -11,7 +11,7 @@ serve: .venv/.installed  ## The bundled model on http://127.0.0.1:8000
 	$(BIN)/chairlift serve
 
 test: check  ## Formatting, lint, types and tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 chaos: .venv/.installed  ## A real server, killed and stopped while it is used: nothing may be lost
 	$(BIN)/python -m benchmarks.chaos

@@ -111,10 +111,13 @@ def test_nobody_waits_for_a_reader_who_reads_nothing(pipe: tuple[BinaryIO, int])
         writer.handle(a_record(number=number))
     in_background(lambda: (writer.close(), os.close(descriptor)))
     lines = [json.loads(line) for line in reader]
-    [told] = [line["message"] for line in lines if "number" not in line]
+    told = [line["message"] for line in lines if "number" not in line]
     written = [line["number"] for line in lines if "number" in line]
-    assert written == list(range(len(written)))
-    assert told == f"{many - len(written)} lines were dropped: standard error takes none"
+    assert written == sorted(set(written))
+    assert sum(int(message.partition(" lines were dropped")[0]) for message in told) == (
+        many - len(written)
+    )
+    assert told[-1].endswith(" lines were dropped: standard error takes none")
 
 
 def test_a_reader_who_has_gone_is_no_error(pipe: tuple[BinaryIO, int]) -> None:

@@ -37,6 +37,11 @@ def slow_engine() -> Iterator[EngineThread]:
 
 
 @pytest.fixture(scope="session")
+def slow_client(slow_engine: EngineThread) -> EngineClient:
+    return slow_engine.client
+
+
+@pytest.fixture(scope="session")
 def slow_http(slow_engine: EngineThread) -> Iterator[httpx.Client]:
     with slow_engine.serve() as http:
         yield http

@@ -182,10 +182,10 @@ def test_callers_at_the_same_time_get_their_own_pictures(http: httpx.Client) -> 
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_again(
-    engine: EngineThread, client: EngineClient
+    slow_engine: EngineThread, slow_client: EngineClient
 ) -> None:
-    with engine.serve(max_queue=11) as http:
-        with long_request(http, client):
+    with slow_engine.serve(max_queue=11) as http:
+        with long_request(http, slow_client):
             refused = http.post(GENERATIONS, json={"prompt": "a boat", "n": 2})
             refusals = metric(http, 'chairlift_rejected_total{reason="queue_full"}')
             assert generate(http, n=1)["data"]  # for one there is room
@@ -215,15 +215,17 @@ def test_callers_who_come_at_once_do_not_overfill_the_queue(engine: EngineThread
     assert Counter(statuses) == {200: 5, 429: 15}
 
 
-def test_a_caller_who_goes_away_leaves_the_lift(http: httpx.Client, client: EngineClient) -> None:
-    cancelled = metric(http, CANCELLED)
-    with long_request(http, client):
-        assert client.pending_rows == LONG["n"]
-    assert client.pending_rows == 0
-    assert metric(http, CANCELLED) == cancelled + 1
+def test_a_caller_who_goes_away_leaves_the_lift(
+    slow_http: httpx.Client, slow_client: EngineClient
+) -> None:
+    cancelled = metric(slow_http, CANCELLED)
+    with long_request(slow_http, slow_client):
+        assert slow_client.pending_rows == LONG["n"]
+    assert slow_client.pending_rows == 0
+    assert metric(slow_http, CANCELLED) == cancelled + 1
     reports: list[Activity] = []
-    stop = client.listen(reports.append)
-    generate(http, size=LONG["size"], num_inference_steps=3)
+    stop = slow_client.listen(reports.append)
+    generate(slow_http, size=LONG["size"], num_inference_steps=3)
     wait_until(lambda: reports and reports[-1].running == 0)
     stop()
     # It would have shared every tick with those that have left.
@@ -232,10 +234,10 @@ def test_a_caller_who_goes_away_leaves_the_lift(http: httpx.Client, client: Engi
 
 
 def test_the_front_end_answers_while_the_engine_works(
-    http: httpx.Client, client: EngineClient
+    slow_http: httpx.Client, slow_client: EngineClient
 ) -> None:
-    with long_request(http, client):
+    with long_request(slow_http, slow_client):
         for path in ("/health", "/ready", "/metrics", "/v1/models"):
-            assert http.get(path).status_code == 200
-        assert http.post(GENERATIONS, json={"prompt": "a boat", "n": 0}).status_code == 400
-        assert client.pending_rows == LONG["n"]
+            assert slow_http.get(path).status_code == 200
+        assert slow_http.post(GENERATIONS, json={"prompt": "a boat", "n": 0}).status_code == 400
+        assert slow_client.pending_rows == LONG["n"]

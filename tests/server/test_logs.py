@@ -28,17 +28,22 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def lines(client: EngineClient, caplog: pytest.LogCaptureFixture) -> Iterator[Lines]:
+def lines(
+    client: EngineClient, slow_client: EngineClient, caplog: pytest.LogCaptureFixture
+) -> Iterator[Lines]:
     """The fields of the lines so far."""
     caplog.set_level(logging.INFO, "chairlift.requests")
     log = RequestLog()
-    client.on_end.append(log)
+    clients = (client, slow_client)
+    for engine in clients:
+        engine.on_end.append(log)
 
     def read() -> list[dict[str, Any]]:
         return [getattr(record, "fields", {}) for record in caplog.records]
 
     yield read
-    client.on_end.remove(log)
+    for engine in clients:
+        engine.on_end.remove(log)
 
 
 def line_of(lines: Lines, **fields: Any) -> dict[str, Any]:
@@ -79,10 +84,10 @@ def test_a_finished_request_has_a_line_with_its_times(http: httpx.Client, lines:
 
 
 def test_a_line_says_with_how_many_rows_it_rode(
-    http: httpx.Client, client: EngineClient, lines: Lines
+    slow_http: httpx.Client, slow_client: EngineClient, lines: Lines
 ) -> None:
-    with long_request(http, client):
-        generate(http, size=LONG["size"], num_inference_steps=4)
+    with long_request(slow_http, slow_client):
+        generate(slow_http, size=LONG["size"], num_inference_steps=4)
         short = line_of(lines, steps=4)
     assert short["ticks"] == 4
     assert short["rows_max"] == LONG["n"] + 1
@@ -98,10 +103,10 @@ def test_streams_and_jobs_are_told_apart(http: httpx.Client, lines: Lines) -> No
 
 
 def test_a_cancelled_request_has_a_line_without_stages(
-    http: httpx.Client, client: EngineClient, lines: Lines
+    slow_http: httpx.Client, slow_client: EngineClient, lines: Lines
 ) -> None:
-    with long_request(http, client):
-        [id] = client.rides
+    with long_request(slow_http, slow_client):
+        [id] = slow_client.rides
     line = line_of(lines, id=id)
     assert (line["outcome"], line["code"]) == ("cancelled", "cancelled")
     assert line["denoise_s"] is None

@@ -87,11 +87,13 @@ def test_it_learns_that_the_key_is_wrong(engine: EngineThread) -> None:
     assert refused.value.code == "invalid_api_key"
 
 
-def test_it_learns_that_the_queue_is_full(engine: EngineThread, client: EngineClient) -> None:
+def test_it_learns_that_the_queue_is_full(
+    slow_engine: EngineThread, slow_client: EngineClient
+) -> None:
     with (
-        engine.serve(max_queue=10) as http,
+        slow_engine.serve(max_queue=10) as http,
         connect(http) as stock,
-        long_request(http, client),
+        long_request(http, slow_client),
         pytest.raises(openai.RateLimitError) as refused,
     ):
         stock.images.generate(prompt="a boat")

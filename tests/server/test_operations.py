@@ -134,14 +134,14 @@ def test_ticks_are_counted_with_their_rows(engine: EngineThread) -> None:
         assert metric(http, "chairlift_tick_seconds_count") == 7
 
 
-def test_the_gauges_follow_the_work(http: httpx.Client, client: EngineClient) -> None:
-    with long_request(http, client):
-        wait_until(lambda: metric(http, "chairlift_requests_running") == 1)
-        assert metric(http, "chairlift_requests_waiting") == 0
-        assert metric(http, "chairlift_backlog_seconds") > 0
-    generate(http)
-    wait_until(lambda: metric(http, "chairlift_requests_running") == 0)
-    assert metric(http, "chairlift_backlog_seconds") == 0
+def test_the_gauges_follow_the_work(slow_http: httpx.Client, slow_client: EngineClient) -> None:
+    with long_request(slow_http, slow_client):
+        wait_until(lambda: metric(slow_http, "chairlift_requests_running") == 1)
+        assert metric(slow_http, "chairlift_requests_waiting") == 0
+        assert metric(slow_http, "chairlift_backlog_seconds") > 0
+    generate(slow_http)
+    wait_until(lambda: metric(slow_http, "chairlift_requests_running") == 0)
+    assert metric(slow_http, "chairlift_backlog_seconds") == 0
 
 
 # ---------------------------------------------------------------------- the lift
