@@ -35,6 +35,8 @@ class Outcome:
 
     finished: dict[str, list[bytes]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    """Why they have failed."""
 
     def receive(self, message: FromEngine) -> None:
         if isinstance(message, Finished):
@@ -43,6 +45,7 @@ class Outcome:
         if isinstance(message, Failed):
             assert message.request_id not in self.failed, "answered twice"
             self.failed[message.request_id] = message.code
+            self.messages.append(message.message)
 
     @property
     def ended(self) -> set[str]:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chairlift.engine.client import EngineClient
 from chairlift.engine.worker_config import WorkerConfig
+from chairlift.server.events import Streams
 from chairlift.server.metrics import Metrics
 
 
@@ -28,8 +29,8 @@ def exported_metrics() -> dict[str, Exported]:
     """By the name under which operators know them: a counter's ends with ``_total``."""
     client = EngineClient(WorkerConfig(model="fake"))
     # So that there are metrics of its worker.
-    with patch.object(EngineClient, "worker_pid", os.getpid()):
-        text = generate_latest(Metrics(client).registry).decode()
+    with patch.object(EngineClient, "worker_pids", [os.getpid()]):
+        text = generate_latest(Metrics(client, Streams(1)).registry).decode()
     exported = {}
     for family in text_string_to_metric_families(text):
         if family.name.endswith("_created"):

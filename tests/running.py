@@ -22,9 +22,11 @@ from chairlift.engine.messages import Activity
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.server.access import Access
 from chairlift.server.app import create_app
+from chairlift.server.connections import HttpConfig
 from chairlift.server.jobs.data_dir import DataDir
 from chairlift.server.jobs.manager import JobManager, Retention
 from chairlift.server.jobs.store import JobStore
+from chairlift.server.limits import Limits
 from chairlift.server.serve import bind
 
 T = TypeVar("T")
@@ -46,8 +48,10 @@ LONG: dict[str, Any] = {
 class EngineThread:
     """An event loop on a thread of its own, and on it a client whose worker is started."""
 
-    def __init__(self, config: WorkerConfig, hang_seconds: float = HANG_SECONDS) -> None:
-        self.client = EngineClient(config, hang_seconds=hang_seconds)
+    def __init__(
+        self, config: WorkerConfig, hang_seconds: float = HANG_SECONDS, workers: int | None = 1
+    ) -> None:
+        self.client = EngineClient(config, hang_seconds=hang_seconds, workers=workers)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="front end", daemon=True
@@ -89,6 +93,7 @@ class EngineThread:
         self,
         *,
         max_queue: int = 64,
+        limits: Limits | None = None,
         api_key: str | None = None,
         access: Access | None = None,
         compat: Literal["a1111"] | None = None,
@@ -96,13 +101,13 @@ class EngineThread:
         retention: Retention | None = None,
     ) -> Iterator[httpx.Client]:
         """Serve the engine on a free port; what is yielded talks to it. ``api_key`` is short for
-        the ``access`` with one key.
+        the ``access`` with one key, ``max_queue`` for the ``limits`` with that.
         """
         with self.jobs(folder, retention) as jobs, bind("127.0.0.1", 0) as listening:
             access = access or Access(keys=() if api_key is None else (api_key,))
-            app = create_app(self.client, jobs, max_queue=max_queue, access=access, compat=compat)
-            config = uvicorn.Config(app, log_level="warning", server_header=False)
-            server = uvicorn.Server(config)
+            limits = limits or Limits(max_queue=max_queue)
+            app = create_app(self.client, jobs, limits=limits, access=access, compat=compat)
+            server = uvicorn.Server(HttpConfig(app, limits))
             port = listening.getsockname()[1]
             serving = self.start(server.serve(sockets=[listening]))
             try:

@@ -1,4 +1,4 @@
-"""The command line as its user sees it: exit codes, single lines, files, signals."""
+"""The command line as its user sees it: exit codes, single lines, files."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 
 import chairlift
 from chairlift.scheduling.costs import Costs
 from tests.builders import save_tiny_stable_diffusion
-from tests.running import GENERATIONS, LONG, PATIENCE_SECONDS, wait_until
+from tests.running import PATIENCE_SECONDS
 
 COMMAND = [sys.executable, "-m", "chairlift"]
 PLAIN = {"NO_COLOR": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
@@ -196,134 +190,6 @@ def test_what_generate_can_not_do_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-# ---------------------------------------------------------------------- signals
-
-
-class Server:
-    """A ``chairlift serve fake`` of its own, with a folder for its temporary files."""
-
-    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
-        self.process = process
-        self._folder = folder
-
-    @property
-    def leftovers(self) -> list[Path]:
-        return list(self._folder.glob("chairlift-*"))
-
-    def wait_until_ready(self) -> str:
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        [url] = re.findall(r"^fake \(.*\) is served at (http://127\.0\.0\.1:\d+)$", line)
-        return str(url)
-
-    def end(self, number: signal.Signals) -> tuple[int, str]:
-        """The exit code, and what was said on standard error up to its end: that comes when
-        nobody is left who has inherited it, and so no worker.
-        """
-        self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=PATIENCE_SECONDS)
-        return self.process.returncode, said
-
-
-@contextmanager
-def serving(folder: Path, *options: str, model: str = "fake") -> Iterator[Server]:
-    process = subprocess.Popen(
-        [*COMMAND, "serve", model, "--port", "0", *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | PLAIN | {"TMPDIR": str(folder)},
-    )
-    with process:
-        try:
-            yield Server(process, folder)
-        finally:
-            process.kill()
-
-
-def ride(url: str, body: dict[str, Any]) -> httpx.Response:
-    return httpx.post(url + GENERATIONS, json=body, timeout=PATIENCE_SECONDS)
-
-
-def wait_for_a_rider(lift: httpx.Response) -> Iterator[str]:
-    """Read the events of the lift up to the first tick; what is left of them."""
-    lines = lift.iter_lines()
-    assert any('"riders"' in line for line in lines)
-    return lines
-
-
-def test_a_signal_lets_those_who_ride_arrive(tmp_path: Path) -> None:
-    with serving(tmp_path) as server, ThreadPoolExecutor() as pool:
-        url = server.wait_until_ready()
-        assert len(server.leftovers) == 2
-        with httpx.stream("GET", f"{url}/v1/lift", timeout=PATIENCE_SECONDS) as lift:
-            answer = pool.submit(ride, url, LONG | {"size": "128x128", "sampler": "euler"})
-            lines = wait_for_a_rider(lift)
-            ended = pool.submit(server.end, signal.SIGTERM)
-            rest = list(lines)  # to the end of the stream
-            assert any('"running":0' in line for line in rest)
-        assert len(answer.result().json()["data"]) == LONG["n"]
-        code, said = ended.result()
-        [line] = said.splitlines()
-        assert code == 0
-        assert "outcome=finished" in line
-        assert not server.leftovers
-
-
-def test_a_signal_tells_those_who_can_not_arrive(tmp_path: Path) -> None:
-    with serving(tmp_path, "--shutdown-timeout", "0") as server, ThreadPoolExecutor() as pool:
-        url = server.wait_until_ready()
-        with httpx.stream("GET", f"{url}/v1/lift", timeout=PATIENCE_SECONDS) as lift:
-            answer = pool.submit(ride, url, LONG)
-            lines = wait_for_a_rider(lift)
-            code, said = server.end(signal.SIGINT)
-            [line] = said.splitlines()
-            assert code == 0
-            assert "code=unavailable" in line
-            assert list(lines)[-1] == ""
-        assert answer.result().status_code == 503
-        assert answer.result().json()["error"]["code"] == "unavailable"
-        assert not server.leftovers
-
-
-def test_the_second_signal_ends_it_at_once_and_jobs_go_on_at_the_next_start(tmp_path: Path) -> None:
-    options = ("--data-dir", str(tmp_path / "data"))
-    with serving(tmp_path, *options, model="fake:0.05") as server:
-        url = server.wait_until_ready()
-        jobs = [
-            httpx.post(f"{url}/v1/jobs", json={"prompt": "a", "seed": seed}).json()
-            for seed in range(3)
-        ]
-        long = httpx.post(f"{url}/v1/jobs", json={"prompt": "b", "num_inference_steps": 200}).json()
-        wait_until(lambda: httpx.get(f"{url}/v1/jobs/{long['id']}").json()["status"] == "running")
-        server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        assert server.process.poll() is None
-        code, _ = server.end(signal.SIGTERM)
-        assert code == 0
-        assert not server.leftovers
-    with serving(tmp_path, *options) as server:
-        url = server.wait_until_ready()
-        for job in (*jobs, long):
-            wait_until(
-                lambda job=job: (
-                    httpx.get(f"{url}/v1/jobs/{job['id']}").json()["status"] == "succeeded"
-                )
-            )
-
-
-def test_a_signal_while_the_model_is_loaded_is_heeded_at_once(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
-        wait_until(lambda: server.leftovers)
-        assert server.end(signal.SIGTERM) == (0, "")
-        assert not server.leftovers
-
-
-def test_no_worker_outlives_a_killed_server(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
-        server.wait_until_ready()
-        assert server.end(signal.SIGKILL) == (-signal.SIGKILL, "")
-
-
 # ---------------------------------------------------------------------- profile
 
 
@@ -360,6 +226,8 @@ def test_a_wrong_profile_is_refused(arguments: list[str], message: str) -> None:
         (["--policy", "magic"], "policy is 'magic'; it must be one of balanced"),
         (["--costs", "/nowhere.json"], "the cost table /nowhere.json can't be read"),
         (["--lora", "sketch"], "'sketch' is not NAME=PATH"),
+        (["--workers", "0"], "'0' is neither a whole number from 1 on nor auto"),
+        (["--workers", "2", "--device", "cuda:1"], "--device is cuda:1, which is one device"),
     ],
 )
 def test_a_wrong_option_of_serve_is_refused(arguments: list[str], message: str) -> None:

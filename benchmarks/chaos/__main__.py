@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = []
     for disturbances in ([], moments):
         with TemporaryDirectory(prefix="chaos-") as folder:
-            server = Server(Path(folder), options.model, options.hang_timeout)
+            bounds = ["--hang-timeout", str(options.hang_timeout), "--max-queue", "10000"]
+            server = Server(Path(folder), options.model, bounds)
             run = run_requests(server, disturbances, options.requests, options.rate)
             runs.append(asyncio.run(run))
     calm, disturbed = runs

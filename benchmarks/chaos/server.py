@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -29,11 +30,11 @@ class Server:
     Args:
         folder: Of the data, the temporary files and the log.
         model: As on the command line, or ``bundled``.
-        hang_seconds: After which a silent worker is replaced.
+        options: More of the command line.
     """
 
-    def __init__(self, folder: Path, model: str, hang_seconds: float) -> None:
-        self._data, self._temporary, self._log = (
+    def __init__(self, folder: Path, model: str, options: Sequence[str] = ()) -> None:
+        self.data, self._temporary, self._log = (
             folder / name for name in ("data", "temporary", "server.log")
         )
         self._cache = folder / "cache"  # torch's, which is kept on purpose
@@ -42,8 +43,8 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self._command = [sys.executable, "-m", "chairlift", "serve"]
         self._command += [] if model == "bundled" else [model]
-        self._command += ["--port", str(port), "--data-dir", str(self._data)]
-        self._command += ["--hang-timeout", str(hang_seconds), "--max-queue", "10000"]
+        self._command += ["--port", str(port), "--data-dir", str(self.data)]
+        self._command += options
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
@@ -75,11 +76,15 @@ class Server:
                 await asyncio.sleep(LOOK_SECONDS)
         raise RuntimeError(f"the server is not ready; it has said:\n{self.said[-2000:]}")
 
+    @property
+    def front_end(self) -> psutil.Process:
+        """The process that was started."""
+        return psutil.Process(self._running.pid)
+
     async def worker(self) -> psutil.Process:
         """The worker process, as soon as there is one."""
-        server = psutil.Process(self._running.pid)
         while True:
-            for child in server.children():
+            for child in self.front_end.children():
                 try:
                     if "chairlift.engine.worker" in child.cmdline():
                         return child
@@ -115,7 +120,7 @@ class Server:
             for process in psutil.process_iter()
             if _temporary_folder(process) == str(self._temporary)
         ]
-        drafts = list(self._data.glob("pictures/*.draft"))
+        drafts = list(self.data.glob("pictures/*.draft"))
         return processes + [str(path) for path in [*self._temporary.iterdir(), *drafts]]
 
     def end_processes(self) -> None:

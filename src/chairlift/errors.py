@@ -9,16 +9,20 @@
     * InvalidApiKey (401)
     * CrossSiteRequest (403)
     * UnknownModel, UnknownRequest, UnknownJob, UnknownPicture (404)
+    * RequestTimeout (408)
     * JobFinished, JobNotFinished (409)
     * PayloadTooLarge (413)
     * UnsupportedMediaType (415)
     * MisdirectedRequest (421)
     * IdempotencyMismatch (422)
-    * QueueFull, DeadlineUnattainable (429)
+    * QueueFull, DeadlineUnattainable, TooManyStreams (429)
+      * KeyQueueFull
+    * HeadTooLarge (431)
     * RequestCancelled (499)
     * GenerationFailed (500)
       * ScheduleFailed, EncodeFailed, StepFailed, DecodeFailed, NumericalError, EngineCrash,
-        StorageFailed
+        StorageFailed (503)
+    * Unsupported (501)
     * Unavailable (503)
 
 A :class:`RequestError` knows its HTTP status and the fields of OpenAI's error object. It crosses
@@ -168,6 +172,14 @@ class UnknownPicture(RequestError):
     code = "image_not_found"
 
 
+class RequestTimeout(RequestError):
+    """The body was sent too slowly."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
 class PayloadTooLarge(RequestError):
     """The body is larger than the server reads."""
 
@@ -184,12 +196,34 @@ class QueueFull(RequestError):
     code = "queue_full"
 
 
+class KeyQueueFull(QueueFull):
+    """As many rows as one API key may have are already accepted."""
+
+    code = "key_queue_full"
+
+
 class DeadlineUnattainable(RequestError):
     """By all predictions the pictures can't be there when the caller wants them."""
 
     status = 429
     type = "rate_limit_error"
     code = "deadline_unattainable"
+
+
+class TooManyStreams(RequestError):
+    """As many event streams as there may be are open."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_streams"
+
+
+class HeadTooLarge(RequestError):
+    """The line and the headers of a request are more than the server reads."""
+
+    status = 431
+    type = "invalid_request_error"
+    code = "head_too_large"
 
 
 class RequestCancelled(RequestError):
@@ -245,7 +279,16 @@ class EngineCrash(GenerationFailed):
 class StorageFailed(GenerationFailed):
     """The disk is full or fails: a job or its pictures can't be stored, or can't be read."""
 
+    status = 503
     code = "storage_failed"
+
+
+class Unsupported(RequestError):
+    """The server, as it was started, doesn't do that."""
+
+    status = 501
+    type = "invalid_request_error"
+    code = "unsupported"
 
 
 class Unavailable(RequestError):

@@ -90,6 +90,8 @@ class GenerationRequest:
     """Higher goes first."""
     caller: str = ""
     """Whose request it is, for the policy that is fair between callers."""
+    owner: str = ""
+    """Who alone may see and end it; empty is everybody."""
     warnings: tuple[str, ...] = ()
     """Values that were given and have no effect, a sentence each."""
 

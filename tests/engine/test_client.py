@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -10,10 +11,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from chairlift.engine import supervisor
 from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Activity, Finished
 from chairlift.engine.worker_config import WorkerConfig
@@ -23,6 +27,8 @@ from tests.builders import a_request
 from tests.running import PATIENCE_SECONDS, EngineThread, wait_until
 
 FAKE = WorkerConfig(model="fake")
+
+caller: ContextVar[str | None] = ContextVar("caller", default=None)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +68,14 @@ def images(futures: list[Future[Finished]]) -> list[list[bytes]]:
     return [future.result(PATIENCE_SECONDS).images for future in futures]
 
 
+def worker_pid(client: EngineClient) -> int | None:
+    """That of the only worker, while there is one."""
+    return next(iter(client.worker_pids), None)
+
+
 def kill_worker(client: EngineClient) -> None:
-    assert client.worker_pid is not None
-    os.kill(client.worker_pid, signal.SIGKILL)
+    [pid] = client.worker_pids
+    os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -91,8 +102,8 @@ def killed_whenever_riding(client: EngineClient, request_id: str) -> Iterator[No
 
     def listener(activity: Activity) -> None:
         riders = {rider.row.request_id for tick in activity.ticks for rider in tick.riders}
-        if request_id in riders and client.worker_pid not in killed:
-            killed.add(client.worker_pid)
+        if request_id in riders and worker_pid(client) not in killed:
+            killed.add(worker_pid(client))
             kill_worker(client)
 
     stop = client.listen(listener)
@@ -117,7 +128,7 @@ def test_requests_aboard_a_killed_worker_get_the_same_pictures(
     restarts: list[None] = []
     monkeypatch.setattr(client, "on_restart", lambda: restarts.append(None))
     expected = images([submit(engine, request) for request in some_requests("calm")])
-    killed_pid = client.worker_pid
+    killed_pid = worker_pid(client)
 
     with killed_when_riding(client, "rough0"):
         futures = [submit(engine, request) for request in some_requests("rough")]
@@ -125,30 +136,40 @@ def test_requests_aboard_a_killed_worker_get_the_same_pictures(
 
     assert images(futures) == expected
     assert client.pending_rows == 0
-    assert client.worker_pid != killed_pid
+    assert worker_pid(client) != killed_pid
     assert len(restarts) == 1
 
 
 def test_a_request_that_kills_again_and_again_is_given_up_alone(
     engine: EngineThread, client: EngineClient, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def name_caller(record: logging.LogRecord) -> bool:
+        record.caller = caller.get()
+        return True
+
+    async def generate(request: GenerationRequest) -> Finished:
+        caller.set(request.id)
+        return await client.submit(request).answer
+
+    caplog.handler.addFilter(name_caller)
     expected = images([submit(engine, a_request("calm", n=2))])
     with killed_whenever_riding(client, "blamed"):
-        blamed = submit(engine, a_long_request("blamed"))
-        others = [submit(engine, a_long_request("other")), submit(engine, a_request("last", n=2))]
+        requests = [a_long_request("blamed"), a_long_request("other"), a_request("last", n=2)]
+        blamed, *others = [engine.start(generate(request)) for request in requests]
         with pytest.raises(EngineCrash, match="died 3 times with this request, the last time with"):
             blamed.result(PATIENCE_SECONDS)
     assert images(others)[1:] == expected
-    alone = [record.args for record in caplog.records if "is run alone" in record.message]
-    assert ("blamed",) in alone
+    alone = [record for record in caplog.records if "is run alone" in record.message]
+    assert ("blamed",) in [record.args for record in alone]
+    assert {vars(record)["caller"] for record in alone} == {None}  # It is nobody's line.
 
 
 def test_a_worker_that_hangs_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     with EngineThread(FAKE, hang_seconds=1.0) as engine:
         expected = images([submit(engine, request) for request in some_requests("calm")])
         client = engine.client
-        assert client.worker_pid is not None
-        os.kill(client.worker_pid, signal.SIGSTOP)
+        [pid] = client.worker_pids
+        os.kill(pid, signal.SIGSTOP)
         assert images([submit(engine, request) for request in some_requests("stopped")]) == expected
         assert client.silent_seconds == 0
     assert "has work and has said nothing for 1 s" in caplog.text
@@ -156,10 +177,10 @@ def test_a_worker_that_hangs_is_replaced(caplog: pytest.LogCaptureFixture) -> No
 
 def test_a_worker_without_work_may_be_silent() -> None:
     with EngineThread(FAKE, hang_seconds=0.5) as engine:
-        pid = engine.client.worker_pid
+        pid = worker_pid(engine.client)
         time.sleep(1.5)
         assert images([submit(engine, a_request("late"))])
-        assert engine.client.worker_pid == pid
+        assert worker_pid(engine.client) == pid
 
 
 def test_a_request_whose_caller_gives_up_is_forgotten(
@@ -172,6 +193,15 @@ def test_a_request_whose_caller_gives_up_is_forgotten(
     assert submit(engine, a_request("b")).result(PATIENCE_SECONDS).images
 
 
+def test_a_request_that_can_not_be_sent_is_not_accepted(
+    engine: EngineThread, client: EngineClient
+) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        submit(engine, replace(a_request("a"), caller="\ud800")).result(PATIENCE_SECONDS)
+    assert not client.rides
+    assert client.pending_rows == 0
+
+
 # ---------------------------------------------------------------------- the end
 
 
@@ -182,11 +212,14 @@ def test_closing_ends_the_process_and_answers_everybody(
 
     async def live() -> None:
         client = EngineClient(FAKE)
-        await client.start()
-        pid = client.worker_pid
+        starting = asyncio.create_task(client.start())
+        while not (folders := list(tmp_path.iterdir())):
+            await asyncio.sleep(0)
+        assert folders[0].stat().st_mode & 0o077 == 0  # for nobody else
+        await starting
+        assert not list(tmp_path.iterdir())  # Who is connected needs no file.
+        pid = worker_pid(client)
         assert pid is not None
-        [folder] = tmp_path.iterdir()
-        assert folder.stat().st_mode & 0o077 == 0  # for nobody else
 
         waiting = client.submit(a_long_request("late")).answer
         await client.close()
@@ -196,7 +229,6 @@ def test_closing_ends_the_process_and_answers_everybody(
         with pytest.raises(Unavailable, match="shutting down"):
             client.submit(a_request("later"))
         assert not process_exists(pid)
-        assert not list(tmp_path.iterdir())
         assert not client.is_ready
         await client.close()  # again is nothing
 
@@ -225,17 +257,51 @@ def test_a_worker_that_can_not_start_says_why(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_worker_that_dies_while_it_loads_is_not_tried_for_ever() -> None:
-    async def start() -> None:
+def test_a_worker_that_dies_while_it_loads_is_tried_again_a_few_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_BACKOFF_SECONDS", 0.01)
+    killed: set[int] = set()
+
+    async def start(deaths: int) -> None:
         client = EngineClient(FAKE)
         starting = asyncio.create_task(client.start())
-        while client.worker_pid is None:
+        while not starting.done():
+            pid = worker_pid(client)
+            if pid is not None and pid not in killed and len(killed) < deaths:
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(0.01)
-        kill_worker(client)
         await starting
+        await client.close()
 
-    with pytest.raises(ConfigurationError, match="the engine process ended with status -9"):
-        asyncio.run(start())
+    asyncio.run(start(deaths=1))
+    assert len(killed) == 1
+    killed.clear()
+    with pytest.raises(ConfigurationError, match="engine process 0 ended with status -9"):
+        asyncio.run(start(deaths=100))
+    assert len(killed) == supervisor.START_ATTEMPTS
+
+
+def test_a_worker_that_is_stopped_while_it_loads_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def start() -> None:
+        client = EngineClient(FAKE, hang_seconds=0.1)
+        starting = asyncio.create_task(client.start())
+        while (stopped := worker_pid(client)) is None:
+            await asyncio.sleep(0.01)
+        os.kill(stopped, signal.SIGSTOP)
+        with monkeypatch.context() as patch:
+            patch.setattr(supervisor, "MIN_LOADING_SILENCE_SECONDS", 0.2)
+            while worker_pid(client) == stopped:
+                await asyncio.sleep(0.01)
+        await starting
+        assert worker_pid(client) != stopped
+        await client.close()
+
+    asyncio.run(start())
+    assert "loads and has said nothing for 0.2 s" in caplog.text
 
 
 def test_a_socket_folder_that_is_too_deep_is_told(
@@ -257,9 +323,8 @@ def test_giving_up_while_it_loads_ends_the_process(
     async def start_and_give_up() -> int:
         client = EngineClient(FAKE)
         starting = asyncio.create_task(client.start())
-        while client.worker_pid is None:
+        while (pid := worker_pid(client)) is None:
             await asyncio.sleep(0.01)
-        pid = client.worker_pid
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from chairlift.engine import loop as engine_loop
+from chairlift.engine.files import encode_file
 from chairlift.engine.loop import Loop
 from chairlift.engine.messages import Activity, Cancel, FromEngine, Submit
 from chairlift.models.adapter import Adapter
@@ -50,45 +52,93 @@ def test_random_traces_of_the_bundled_model(seed: int, record_property: Any) -> 
     record_property("identical", identical)
 
 
+LEAK = "/home/operator/secret at 0x7f3a5c"
+"""What no caller may be told."""
+
+
 class Saboteur(FakeModel):
-    """Fails on the rows of one prompt: in the encoder or the denoiser, or by making NaN."""
+    """Fails on the rows of one prompt, wherever it is told to."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
         self.where = where
         [self.mark] = super().encode([Prompt("bad")])
 
+    def schedule(self, request: GenerationRequest) -> Any:
+        if self.where == "schedule" and request.prompt == "bad":
+            raise ValueError(LEAK)
+        return super().schedule(request)
+
     def encode(self, prompts: Any) -> Any:
         if self.where == "encode" and Prompt("bad") in prompts:
-            raise RuntimeError("no words")
+            raise RuntimeError(LEAK)
         return super().encode(prompts)
 
     def predict(self, batch: Any) -> Any:
         bad = (batch.conditioning["words"] == self.mark.tensors["words"]).all(dim=1)
-        if self.where == "step" and bool(bad.any()):
-            raise RuntimeError("out of memory")
+        if bool(bad.any()):
+            match self.where:
+                case "step":
+                    raise RuntimeError(LEAK)
+                case "memory of the host":
+                    torch.empty(2**60, dtype=torch.uint8)  # There is no such machine.
+                case "memory of the device":
+                    raise torch.OutOfMemoryError(LEAK)
         prediction = super().predict(batch)
-        if self.where == "nan":
-            prediction[bad[batch.guided :]] = torch.nan
+        if made := {"nan": torch.nan, "infinite": torch.inf, "decode": 1e9}.get(self.where):
+            prediction[bad[batch.guided :]] = made
         return prediction
+
+    def decode(self, latents: Any) -> Any:
+        if self.where == "decode" and bool((latents.abs() > 1e6).any()):
+            raise RuntimeError(LEAK)
+        return super().decode(latents)
+
+
+def encode_no_bad_file(pixels: Any, request: GenerationRequest, *more: Any) -> bytes:
+    """As an image library that fails on the files of one prompt."""
+    if request.prompt == "bad":
+        raise OSError(LEAK)
+    return encode_file(pixels, request, *more)
 
 
 @pytest.mark.parametrize(
     ("where", "code"),
-    [("encode", "encode_failed"), ("step", "step_failed"), ("nan", "numerical_error")],
+    [
+        ("schedule", "schedule_failed"),
+        ("encode", "encode_failed"),
+        ("step", "step_failed"),
+        ("memory of the host", "step_failed"),
+        ("memory of the device", "step_failed"),
+        ("nan", "numerical_error"),
+        ("infinite", "numerical_error"),
+        ("decode", "decode_failed"),
+        ("file", "decode_failed"),
+    ],
 )
-def test_one_row_fails_alone(where: str, code: str) -> None:
+def test_one_row_fails_alone_and_nobody_is_told_what_was_said_inside(
+    where: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter = Saboteur(where)
     requests = [
         create_request(
-            adapter.card, id=str(number), prompt="bad" if number % 5 == 2 else "good", seed=number
+            adapter.card,
+            id=str(number),
+            prompt="bad" if number % 5 == 2 else "good",
+            # Schedules are kept, and so the bad ones must differ from the good ones.
+            steps=9 if number % 5 == 2 else 10,
+            seed=number,
         )
         for number in range(20)
     ]
-    outcome = run_together(adapter, requests)
+    with monkeypatch.context() as patch:
+        if where == "file":
+            patch.setattr(engine_loop, "encode_file", encode_no_bad_file)
+        outcome = run_together(adapter, requests)
     bad = {request.id for request in requests if request.prompt == "bad"}
     assert outcome.failed == dict.fromkeys(bad, code)
     assert outcome.finished.keys() == {request.id for request in requests} - bad
+    assert not any(LEAK in message or "secret" in message for message in outcome.messages)
     count, identical = compare_with_alone(FakeModel(), requests, outcome)
     assert count == identical == 16
 

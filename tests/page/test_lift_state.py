@@ -31,7 +31,9 @@ def page(http: httpx.Client, visit: Visit) -> Page:
     return visit(http)
 
 
-def report(*ticks: dict[str, int], running: int, queue: tuple[str, ...] = ()) -> dict[str, Any]:
+def report(
+    *ticks: dict[str, int], running: int, queue: tuple[str, ...] = (), worker: int = 0
+) -> dict[str, Any]:
     """Each tick has the evaluations that its riders had behind them, of ten."""
     return {
         "ticks": [
@@ -40,6 +42,7 @@ def report(*ticks: dict[str, int], running: int, queue: tuple[str, ...] = ()) ->
                 "width": 64,
                 "height": 64,
                 "riders": [[[id, 0], before, 10] for id, before in tick.items()],
+                "worker": worker,
             }
             for tick in ticks
         ],
@@ -79,6 +82,17 @@ def test_a_row_that_is_passed_over_rests_until_it_rides_again(page: Page) -> Non
     )
     assert [states(one)["b"] for one in seen] == ["riding", "riding", "resting", "riding"]
     assert {states(one)["a"] for one in seen} == {"riding"}
+
+
+def test_nobody_rests_because_another_worker_ticks(page: Page) -> None:
+    seen = replay(
+        page,
+        (0, report({"a": 0}, running=2, worker=0)),
+        (0, report({"b": 0}, running=2, worker=1)),
+        (1000, report({"a": 1}, running=2, worker=0)),
+        (2000, report({"c": 0}, running=3, worker=1)),
+    )
+    assert [states(one).get("b") for one in seen] == [None, "riding", "riding", "resting"]
 
 
 def test_nobody_rests_while_nobody_rides(page: Page) -> None:

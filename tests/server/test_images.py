@@ -19,6 +19,7 @@ from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Activity
 from chairlift.server.app import create_app
 from chairlift.server.jobs.manager import JobManager
+from chairlift.server.limits import Limits
 from tests.running import (
     GENERATIONS,
     LONG,
@@ -205,7 +206,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(
 def test_callers_who_come_at_once_do_not_overfill_the_queue(engine: EngineThread) -> None:
     async def rush(jobs: JobManager) -> list[int]:
         body = {"prompt": "a boat", "size": "256x256", "num_inference_steps": 50}
-        transport = httpx.ASGITransport(create_app(engine.client, jobs, max_queue=5))
+        transport = httpx.ASGITransport(create_app(engine.client, jobs, limits=Limits(max_queue=5)))
         async with httpx.AsyncClient(transport=transport, base_url="http://lift") as http:
             posts = [http.post(GENERATIONS, json=body) for _ in range(20)]
             return [answer.status_code for answer in await asyncio.gather(*posts)]

@@ -21,7 +21,7 @@ from chairlift.errors import NumericalError
 from chairlift.server.logs import RequestLog
 from chairlift.server.request_id import HEADER
 from tests.builders import a_request
-from tests.running import GENERATIONS, LONG, generate, long_request, wait_until
+from tests.running import GENERATIONS, LONG, EngineThread, generate, long_request, wait_until
 
 SECRET = "unmistakable"
 Lines = Callable[[], list[dict[str, Any]]]
@@ -154,6 +154,15 @@ def test_prompts_are_logged_only_when_that_is_wanted(caplog: pytest.LogCaptureFi
         asyncio.run(end())
     fields = [getattr(record, "fields", {}) for record in caplog.records]
     assert [line.get("prompt") for line in fields] == [None, SECRET]
+
+
+def test_a_job_that_goes_on_after_the_restart_has_not_failed(
+    engine: EngineThread, lines: Lines
+) -> None:
+    with engine.serve() as http:
+        job = http.post("/v1/jobs", json=LONG).json()
+    line = line_of(lines, id=job["id"])
+    assert (line["outcome"], line["code"], line["kind"]) == ("kept", None, "job")
 
 
 def test_a_server_writes_nothing_but_json_if_told_so(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 import schemathesis
 
 from chairlift.engine.worker_config import WorkerConfig
+from tests.fuzz.mutations import EXAMPLES
 from tests.running import GENERATIONS, EngineThread
 from tests.server.sse import event_stream
 
@@ -84,7 +85,8 @@ def operations(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_schemathesis_finds_nothing_wrong(own_http: httpx.Client, tmp_path: Path) -> None:
-    said = run_schemathesis(own_http, tmp_path)
+    more = ("--max-examples", str(EXAMPLES)) if EXAMPLES else ()
+    said = run_schemathesis(own_http, tmp_path, *more)
     assert f"{len(OPERATIONS)} selected / {len(OPERATIONS)} total" in said
     assert own_http.get("/ready").status_code == 200
 

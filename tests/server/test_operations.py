@@ -72,7 +72,7 @@ def test_a_server_without_an_engine_is_alive_but_not_ready(tmp_path: Path) -> No
     async def visit() -> dict[str, httpx.Response]:
         store = await JobStore.open(data_dir)
         jobs = JobManager(client, store, Retention())
-        transport = httpx.ASGITransport(create_app(client, jobs, max_queue=8))
+        transport = httpx.ASGITransport(create_app(client, jobs))
         async with store, httpx.AsyncClient(transport=transport, base_url="http://lift") as http:
             answers = {path: await http.get(path) for path in ("/health", "/ready", "/v1/models")}
             answers["post"] = await http.post(GENERATIONS, json={"prompt": "a boat"})

@@ -15,12 +15,13 @@ import httpx
 import pytest
 
 from chairlift.engine.client import EngineClient
-from chairlift.server.refusals import MAX_BODY_BYTES
+from chairlift.server.limits import Limits
 from tests.builders import create_card
 from tests.running import GENERATIONS, connect, generate
 
 SAMPLERS = ", ".join(create_card().samplers)
 HUGE = 100 * 2**20
+MAX_BODY_BYTES = Limits().max_body_bytes
 
 
 @dataclass(frozen=True)

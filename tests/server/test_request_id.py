@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from chairlift.engine.client import EngineClient
 from chairlift.server.app import create_app
 from chairlift.server.jobs.manager import JobManager
-from chairlift.server.refusals import MAX_BODY_BYTES
+from chairlift.server.limits import Limits
 from chairlift.server.request_id import HEADER, RequestIds, name_request, request_id
 from tests.running import GENERATIONS, EngineThread
 
@@ -52,7 +52,7 @@ def test_every_refusal_has_it(engine: EngineThread) -> None:
             http.get("/nowhere", headers=named | {"Authorization": "Bearer secret"}),
             http.post(
                 GENERATIONS,
-                content=b" " * (MAX_BODY_BYTES + 1),
+                content=b" " * (Limits().max_body_bytes + 1),
                 headers=named | {"Authorization": "Bearer secret"},
             ),
         ]
@@ -69,7 +69,7 @@ def test_an_error_that_nobody_expected_has_it(
     monkeypatch.setattr(EngineClient, "policy", property(stumble))
 
     async def visit(jobs: JobManager) -> httpx.Response:
-        app = create_app(engine.client, jobs, max_queue=5)
+        app = create_app(engine.client, jobs)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://lift") as http:
             return await http.get("/v1/policy", headers={HEADER: "unlucky"})

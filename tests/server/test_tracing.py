@@ -68,7 +68,7 @@ def ask(engine: EngineThread, spans: Spans) -> Iterator[Any]:
     with engine.jobs() as jobs:
 
         async def visit(method: str, url: str, **options: Any) -> httpx.Response:
-            app = create_app(engine.client, jobs, max_queue=64, tracing=spans.tracing)
+            app = create_app(engine.client, jobs, tracing=spans.tracing)
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://lift") as http:
                 return await http.request(method, url, **options)

@@ -65,6 +65,23 @@ def test_it_reads_a_workload(tmp_path: Path, costs: str) -> None:
     assert "| balanced |    - |" in done.stdout
 
 
+def test_a_scenario_lets_replicas_come_and_go(tmp_path: Path, costs: str) -> None:
+    scenario, out = tmp_path / "scenario.json", tmp_path / "out"
+    autoscaling = {"min_replicas": 1, "max_replicas": 3, "target_seconds": 5}
+    scenario.write_text(json.dumps({"autoscaling": autoscaling, "start_up_s": 5}))
+    options = ["--scenario", str(scenario), "--router", "least-backlog", "--arrivals", "day"]
+    done = run("--costs", costs, *options, "--requests", "60", "--load", "0.9", "-o", str(out))
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "|" in line]
+    head, _, row = ([cell.strip() for cell in line.split("|")] for line in lines)
+    assert float(row[head.index("replica-h")]) > 0
+    assert row[head.index("lost")] == "0"
+    report = json.loads((out / "report.json").read_text())
+    assert report["options"]["scenario"]["autoscaling"]["max_replicas"] == 3
+    assert report["results"][0]["mean"]["starts"] >= 1
+    assert (out / "fleet.png").exists() == bool(importlib.util.find_spec("matplotlib"))
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -77,6 +94,8 @@ def test_it_reads_a_workload(tmp_path: Path, costs: str) -> None:
         (["--seeds", "1,"], "--seeds: '' is no whole number from 0 on"),
         (["--workload", "/nowhere"], "the workload /nowhere can't be read"),
         (["--workload", "w", "--mix", "A"], "--mix is of drawn jobs, and --workload gives them"),
+        (["--scenario", "s", "--replicas", "2"], "--scenario says how many replicas there are"),
+        (["--scenario", "/nowhere"], "the scenario /nowhere can't be read"),
         (["-o", "/dev/null/folder"], "the folder /dev/null/folder can't be made"),
     ],
 )

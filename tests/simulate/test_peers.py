@@ -9,7 +9,7 @@ from chairlift.scheduling.plan import TickResult
 from chairlift.simulate.contestant import create_scheduler
 from chairlift.simulate.peers import PeerScheduler
 from chairlift.simulate.replica import create_rows
-from chairlift.simulate.router import RoundRobin
+from chairlift.simulate.router import create_router
 from chairlift.simulate.simulation import simulate
 from tests.simulate.builders import TABLE, a_job
 
@@ -20,9 +20,9 @@ def test_peers_block_everybody_behind_a_head_of_another_shape() -> None:
         a_job(0.1, steps=1, side=128),
         a_job(0.2, steps=1),
     ]
-    costs = Costs(TABLE)
+    costs, router = Costs(TABLE), create_router("round-robin")
     peers, ours = (
-        simulate(jobs, [create_scheduler(name, costs)], RoundRobin(), costs).outcomes
+        simulate(jobs, [create_scheduler(name, costs)], router, costs).outcomes
         for name in ("peers", "fcfs")
     )
     first, odd, last = peers

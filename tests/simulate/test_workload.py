@@ -10,7 +10,7 @@ import pytest
 
 from chairlift.errors import ConfigurationError
 from chairlift.scheduling.costs import Costs, Shape
-from chairlift.simulate.arrivals import create_source
+from chairlift.simulate.arrivals import DAY, create_source
 from chairlift.simulate.names import MIX_NAMES
 from chairlift.simulate.workload import MIXES, Job, alone, capacity, read_jobs
 from tests.simulate.builders import QWEN, TABLE, a_job
@@ -49,6 +49,24 @@ def test_patterns_have_the_rate_that_was_asked_for(pattern: str) -> None:
     assert times == sorted(times)
 
 
+def test_a_day_is_quiet_at_its_beginning_and_busy_in_its_middle() -> None:
+    days = 20
+    jobs = drawn("day", rate=2000 / DAY, count=2000 * days)
+    assert jobs[-1].arrival_s / DAY == pytest.approx(days, rel=0.05)
+    quarters = np.array([job.arrival_s for job in jobs]) % DAY // (DAY / 4)
+    night, morning, evening, late = np.bincount(quarters.astype(int))
+    assert night == pytest.approx(late, rel=0.15)
+    assert morning == pytest.approx(evening, rel=0.15)
+    assert 1.8 < (morning + evening) / (night + late) < 2.8
+
+
+def test_a_day_has_floods() -> None:
+    times = np.array([job.arrival_s for job in drawn("day", rate=0.5, count=40_000)])
+    minutes = np.bincount((times // 60).astype(int))
+    hours = minutes[: len(minutes) // 60 * 60].reshape(-1, 60)
+    assert (hours.max(axis=1) > 2.2 * np.median(hours, axis=1)).mean() > 0.25
+
+
 @pytest.mark.parametrize(
     ("pattern", "least", "most"), [("poisson", 0.95, 1.05), ("gamma", 1.9, 2.1), ("on-off", 1.5, 5)]
 )
@@ -76,7 +94,7 @@ def test_mixes_have_their_shares(mix: str) -> None:
 
 
 def test_an_unknown_pattern_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="must be one of poisson, gamma, on-off, closed"):
+    with pytest.raises(ConfigurationError, match="must be one of poisson, gamma, on-off, day"):
         drawn("sometimes")
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 import chairlift
 from chairlift.cli.bench import bench
+from chairlift.cli.deploy import deploy
 from chairlift.cli.generate import generate
 from chairlift.cli.options import console
 from chairlift.cli.profile import profile
@@ -29,6 +30,7 @@ app.command()(generate)
 app.command()(profile)
 app.command()(simulate)
 app.command()(bench)
+app.command()(deploy)
 
 
 def main() -> None:

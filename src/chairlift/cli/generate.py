@@ -23,7 +23,9 @@ from rich.text import Text
 
 from chairlift.cli.like import LikePicture
 from chairlift.cli.options import (
+    AttentionBackend,
     Batching,
+    Compile,
     Device,
     Dtype,
     LoadFormat,
@@ -86,6 +88,8 @@ def generate(
     dtype: Dtype = "auto",
     load_format: LoadFormat = "auto",
     offload_text_encoders: OffloadTextEncoders = False,
+    attention_backend: AttentionBackend = None,
+    compile: Compile = False,
     metadata: Annotated[
         bool, typer.Option(help="Pictures carry the settings that they were made with.")
     ] = True,
@@ -128,6 +132,8 @@ def generate(
             load_format=load_format,
             loras={path: path for path, _ in loras},
             offload_text_encoders=offload_text_encoders,
+            attention_backend=attention_backend,
+            compile=compile,
             metadata=metadata,
             progress=on_progress,
         )

@@ -40,16 +40,28 @@ OffloadTextEncoders = Annotated[
         "--offload-text-encoders", help="They rest in main memory and visit the device to encode."
     ),
 ]
+AttentionBackend = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="What of diffusers computes a transformer's attention."),
+]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the denoiser, which takes a while at the start."),
+]
 
 
 def parse_max_batch_size(value: str) -> int | None:
     """The number that ``--max-batch-size`` says."""
+    return parse_number_or_auto(value, "--max-batch-size")
+
+
+def parse_number_or_auto(value: str, option: str) -> int | None:
+    """A whole number from 1 on; None is ``auto``."""
     if value == "auto":
         return None
     if not value.isdecimal() or int(value) < 1:
         raise typer.BadParameter(
-            f"{value!r} is neither a whole number from 1 on nor auto",
-            param_hint="--max-batch-size",
+            f"{value!r} is neither a whole number from 1 on nor auto", param_hint=option
         )
     return int(value)
 

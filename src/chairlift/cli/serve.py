@@ -12,7 +12,9 @@ import typer
 from rich.text import Text
 
 from chairlift.cli.options import (
+    AttentionBackend,
     Batching,
+    Compile,
     Device,
     Dtype,
     LoadFormat,
@@ -22,6 +24,7 @@ from chairlift.cli.options import (
     console,
     parse_device,
     parse_max_batch_size,
+    parse_number_or_auto,
 )
 from chairlift.errors import ConfigurationError
 from chairlift.logs import LogFormat
@@ -59,6 +62,16 @@ def serve(
     max_queue: Annotated[
         int, typer.Option(min=1, help="The most pictures that are accepted and not done.")
     ] = 256,
+    max_queue_per_key: Annotated[
+        int | None, typer.Option(min=1, help="The most of them that came with one API key.")
+    ] = None,
+    max_megapixel_steps: Annotated[
+        float,
+        typer.Option(help="The most work of a request: million pixels x frames x steps x n."),
+    ] = 4000.0,
+    max_streams: Annotated[
+        int, typer.Option(min=1, help="The most event streams that are open.")
+    ] = 2048,
     api_key: Annotated[
         list[str] | None,
         typer.Option(
@@ -104,6 +117,10 @@ def serve(
     keep_gib: Annotated[
         float, typer.Option(help="How large all their pictures may be; 0 is no bound.")
     ] = 10.0,
+    workers: Annotated[
+        str,
+        typer.Option(metavar="N|auto", help="Engine processes; auto is one for each CUDA device."),
+    ] = "1",
     device: Device = "auto",
     dtype: Dtype = "auto",
     load_format: LoadFormat = "auto",
@@ -116,6 +133,8 @@ def serve(
         Path | None,
         typer.Option(help="Folder of an AutoencoderTiny that makes the previews."),
     ] = None,
+    attention_backend: AttentionBackend = None,
+    compile: Compile = False,
     metadata: Annotated[
         bool, typer.Option(help="Pictures carry the settings that they were made with.")
     ] = True,
@@ -135,6 +154,7 @@ def serve(
     """Serve a model over HTTP."""
     from chairlift.engine.messages import Loading, Ready
     from chairlift.engine.worker_config import WorkerConfig
+    from chairlift.server.limits import Limits
     from chairlift.server.serve import ServeConfig
     from chairlift.server.serve import serve as run_server
 
@@ -162,28 +182,36 @@ def serve(
                 device=parse_device(device),
                 dtype=dtype,
                 load_format=load_format,
-                loras=_parse_loras(lora),
+                loras=parse_loras(lora),
                 offload_text_encoders=offload_text_encoders,
                 preview_decoder=str(preview_decoder) if preview_decoder else None,
+                attention_backend=attention_backend,
+                compile=compile,
                 batching=batching,
                 policy=policy,
                 costs=costs,
                 strict=admission == "strict",
                 max_batch_size=parse_max_batch_size(max_batch_size),
-                batch_delay=_parse_delay(batch_delay_ms),
+                batch_delay=parse_delay(batch_delay_ms),
                 metadata=metadata,
                 log_format=log_format,
             ),
+            workers=parse_number_or_auto(workers, "--workers"),
             host=host,
             port=port,
-            max_queue=max_queue,
+            limits=Limits(
+                max_queue=max_queue,
+                max_queue_per_key=max_queue_per_key,
+                max_megapixel_steps=_above_zero(max_megapixel_steps, "--max-megapixel-steps"),
+                max_streams=max_streams,
+            ),
             data_dir=data_dir,
             retention=_parse_retention(keep_days, keep_gib),
             access=_parse_access(api_key, api_key_file, open_metrics, cors_origin),
             ssl_certfile=ssl_certfile,
             ssl_keyfile=ssl_keyfile,
             compat=compat,
-            hang_timeout=_parse_hang_timeout(hang_timeout),
+            hang_timeout=_above_zero(hang_timeout, "--hang-timeout"),
             shutdown_timeout=shutdown_timeout,
             log_prompts=log_prompts,
         ),
@@ -201,7 +229,8 @@ def _describe_memory(card: ModelCard) -> list[str]:
     ]
 
 
-def _parse_delay(milliseconds: float) -> float:
+def parse_delay(milliseconds: float) -> float:
+    """The seconds that ``--batch-delay-ms`` says."""
     return _not_negative(milliseconds, "--batch-delay-ms") / 1000
 
 
@@ -219,10 +248,10 @@ def _parse_retention(days: float, gibibytes: float) -> Retention:
     return Retention(seconds=seconds or None, bytes=size if gibibytes else None)
 
 
-def _parse_hang_timeout(seconds: float) -> float:
-    if not 0 < seconds < math.inf:
-        raise typer.BadParameter(f"{seconds} is not above 0", param_hint="--hang-timeout")
-    return seconds
+def _above_zero(value: float, option: str) -> float:
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value} is not above 0", param_hint=option)
+    return value
 
 
 def _parse_access(
@@ -245,7 +274,8 @@ def _parse_access(
     )
 
 
-def _parse_loras(given: list[str] | None) -> list[tuple[str, str]]:
+def parse_loras(given: list[str] | None) -> list[tuple[str, str]]:
+    """Name and path of each ``--lora``."""
     loras = []
     for one in given or ():
         name, separator, path = one.partition("=")

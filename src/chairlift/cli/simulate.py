@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ from chairlift.simulate.names import ARRIVAL_NAMES, CONTESTANT_NAMES, MIX_NAMES,
 if TYPE_CHECKING:
     from chairlift.simulate.comparison import Result
 
-TABLE_WIDTH = 160
+TABLE_WIDTH = 220
 """Characters, where the output is no terminal."""
 
 
@@ -48,7 +49,15 @@ def simulate(
     policy: Annotated[
         str, typer.Option(metavar="NAME,…", help=", ".join(CONTESTANT_NAMES))
     ] = DEFAULT_POLICY,
-    replicas: Annotated[int, typer.Option(min=1, help="Machines behind the router.")] = 1,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="Machines behind the router; left out, 1.")
+    ] = None,
+    scenario: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="How replicas come and go, as JSON, instead of a number."
+        ),
+    ] = None,
     router: Annotated[str, typer.Option(help=", ".join(ROUTER_NAMES))] = "round-robin",
     max_batch_size: MaxBatchSize = "auto",
     output: Annotated[
@@ -59,16 +68,22 @@ def simulate(
     drawn = {"--arrivals": arrivals, "--mix": mix, "--load": load, "--requests": requests}
     if workload and (given := [name for name, value in drawn.items() if value is not None]):
         raise ConfigurationError(f"{given[0]} is of drawn jobs, and --workload gives them")
+    if scenario and replicas is not None:
+        raise ConfigurationError(
+            "--scenario says how many replicas there are, and so does --replicas"
+        )
     loads = None if workload else _parse_loads(load or "0.9")
     numbers = _parse_seeds(seeds)
     if output:
         make_folder(output)
 
     from chairlift.simulate.comparison import Comparison, drawn_workload, given_workload
+    from chairlift.simulate.scenario import Scenario, read_scenario
     from chairlift.simulate.workload import read_jobs
     from chairlift.tables import load_costs
 
     table = load_costs(costs)
+    fleet = read_scenario(scenario) if scenario else Scenario(replicas=replicas or 1)
     comparison = Comparison(
         costs=table,
         workload=given_workload(read_jobs(workload))
@@ -78,24 +93,25 @@ def simulate(
             mix=mix or "qwen",
             requests=requests or 1000,
             costs=table,
-            replicas=replicas,
+            replicas=fleet.most,
         ),
         policies=policy.split(","),
         loads=loads or [None],
         seeds=numbers,
-        replicas=replicas,
+        scenario=fleet,
         router=router,
         max_batch_size=parse_max_batch_size(max_batch_size),
     )
     with console.status("simulating"):
         results = list(comparison.run())
-    _print(results)
+    _print(results, fleet=scenario is not None)
     if output:
-        options = drawn | {"--workload": workload and str(workload), "--costs": costs}
-        options |= {"--replicas": replicas, "--router": router, "--max-batch-size": max_batch_size}
+        options: dict[str, Any] = drawn | {"--costs": costs}
+        options |= {"--workload": workload and str(workload)}
+        options |= {"--replicas": fleet.most, "--router": router}
+        options |= {"--scenario": asdict(fleet), "--max-batch-size": max_batch_size}
         _write(output, options | {"--seeds": numbers}, results)
-        if loads:
-            _plot(output, results)
+        _plot(output, results)
 
 
 def _parse_loads(given: str) -> list[float]:
@@ -117,13 +133,13 @@ def _parse_seeds(given: str) -> list[int]:
     return [int(one) for one in given.split(",")]
 
 
-def _print(results: Iterable[Result]) -> None:
+def _print(results: Iterable[Result], fleet: bool) -> None:
     from chairlift.simulate.report import create_table
 
     out = Console()
     if not out.is_terminal:
         out = Console(width=TABLE_WIDTH)
-    out.print(create_table(result.mean for result in results))
+    out.print(create_table((result.mean for result in results), fleet))
 
 
 def _write(folder: Path, options: dict[str, Any], results: Iterable[Result]) -> None:
@@ -142,10 +158,13 @@ def _write(folder: Path, options: dict[str, Any], results: Iterable[Result]) -> 
         raise ConfigurationError(f"{path} can't be written: {error.strerror}") from None
 
 
-def _plot(folder: Path, results: Iterable[Result]) -> None:
-    from chairlift.simulate.plot import plot
+def _plot(folder: Path, results: Sequence[Result]) -> None:
+    from chairlift.simulate.plot import plot, plot_fleet
 
     try:
-        plot([result.mean for result in results], folder / "load.png")
+        if results[0].mean.load is not None:
+            plot([result.mean for result in results], folder / "load.png")
+        if results[0].samples:
+            plot_fleet(results[0].samples, folder / "fleet.png")
     except ConfigurationError as error:
         console.print(Text(f"warning: {error}", "yellow"), soft_wrap=True)

@@ -1,8 +1,8 @@
 """The front end's side of the engine: every request that is owed, and what has been said of it.
 
-It lives on the event loop and imports no torch. Every request is kept until it ends; if the worker
-dies, a new one is started and gets all of them again. A request starts from its seed, so the
-caller sees a delay and the same picture.
+It lives on the event loop and imports no torch. Every request is kept until it ends; if a worker
+dies, another one gets what it had. A request starts from its seed, so the caller sees a delay and
+the same picture.
 """
 
 from __future__ import annotations
@@ -10,48 +10,50 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
 from chairlift.card import ModelCard
+from chairlift.engine.berth import Berth
+from chairlift.engine.dispatcher import Dispatcher
 from chairlift.engine.messages import (
+    IDLE,
     Accepted,
     Activity,
-    Cancel,
+    Devices,
     Failed,
     Finished,
     FromEngine,
     Loading,
     Preview,
     Ready,
-    SetPolicy,
     Submit,
+    Tick,
+    encode,
 )
 from chairlift.engine.ride import Ride
-from chairlift.engine.supervisor import Supervisor
 from chairlift.engine.worker_config import WorkerConfig
-from chairlift.errors import REQUEST_ERRORS, EngineCrash, RequestCancelled, Unavailable
+from chairlift.errors import REQUEST_ERRORS, RequestCancelled, Unavailable
 from chairlift.request import GenerationRequest
 
 logger = logging.getLogger(__name__)
 
-SUSPECT_CRASHES = 2
-"""A request that was there when the worker died this often is run alone, before all others."""
 HANG_SECONDS = 120.0
 """A worker that has work and says nothing for so long is ended and replaced."""
 
-IDLE = Activity(ticks=[], running=0, waiting=0, backlog_seconds=0.0)
-
 
 class EngineClient:
-    """One worker process and the requests that it owes.
+    """The worker processes and the requests that they owe.
 
     Args:
-        config: For the worker.
-        on_loading: Told what the worker is loading.
-        hang_seconds: How long the worker may be silent while it has work.
+        config: For the workers, but for their numbers.
+        on_loading: Told what the first worker is loading.
+        hang_seconds: How long a worker may be silent while it has work.
+        workers: How many there are, at least 1; None is one for each device.
     """
 
     def __init__(
@@ -59,19 +61,24 @@ class EngineClient:
         config: WorkerConfig,
         on_loading: Callable[[Loading], None] = lambda message: None,
         hang_seconds: float = HANG_SECONDS,
+        workers: int | None = 1,
     ) -> None:
         self.config = config
-        """What the next worker is started with."""
-        self.loading = on_loading
-        self._supervisor = Supervisor(self, hang_seconds)
+        """What the next worker is started with, but for its number."""
+        self._on_loading = on_loading
+        self._hang_seconds = hang_seconds
+        self._workers = workers
+        self._devices: asyncio.Future[int] | None = None
+        """How many there are, as soon as the first worker has said so."""
+        self._card: ModelCard | None = None
         self._rides: dict[str, Ride] = {}
-        self._sent: set[str] = set()
-        """The requests that the present worker has."""
-        self._alone: str | None = None
-        """The request that the present worker has to itself."""
+        self._dispatcher = Dispatcher(self._rides)
+        self.pending_rows = 0
+        """Rows that were accepted and have not ended."""
         self._listeners: set[Callable[[Activity], None]] = set()
         self.activity = IDLE
-        """The last report."""
+        """The last report, with all workers added up; but the backlog is that of the worker that
+        has least, which the next request would go to."""
         self.on_restart: Callable[[], None] = lambda: None
         """Called when a worker has died and is going to be replaced."""
         self.on_end: list[Callable[[Ride], None]] = []
@@ -83,16 +90,38 @@ class EngineClient:
         """Whether :meth:`close` was called."""
 
     async def start(self) -> Ready:
-        """Start the worker and wait until it is ready.
+        """Start the workers and wait until all are ready; what the first has said.
 
         Raises:
-            ConfigurationError: It can't start; the message says why.
+            ConfigurationError: One can't start; the message says why.
         """
+        self._devices = asyncio.get_running_loop().create_future()
+        starting = [self._start_worker()]
         try:
-            return await self._supervisor.start()
+            count = self._workers or await self._count_devices(starting[0])
+            starting += [self._start_worker() for _ in range(1, count)]
+            ready, *_ = await asyncio.gather(*starting)
         except BaseException:
+            for task in starting:
+                task.cancel()
             await self.close()
             raise
+        if count > 1:
+            logger.info("%d workers are ready", count)
+        self._card = ready.card
+        return ready
+
+    def _start_worker(self) -> asyncio.Task[Ready]:
+        berth = Berth(len(self._berths), self, self._hang_seconds)
+        self._berths.append(berth)
+        return asyncio.create_task(berth.supervisor.start())
+
+    async def _count_devices(self, starting: asyncio.Task[Ready]) -> int:
+        """What the first worker says of them; 1 if it can't start."""
+        assert self._devices is not None
+        either: set[asyncio.Future[Any]] = {starting, self._devices}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        return self._devices.result() if self._devices.done() else 1
 
     async def drain(self, seconds: float) -> None:
         """Take no more requests, and wait until every accepted one has ended, at most this long."""
@@ -102,52 +131,44 @@ class EngineClient:
             await asyncio.wait(answers, timeout=seconds)
 
     async def close(self) -> None:
-        """End the worker; what isn't finished fails with Unavailable."""
+        """End the workers; what isn't finished fails with Unavailable."""
         self.is_closed, self.takes_requests = True, False
-        await self._supervisor.close()
+        await asyncio.gather(*(berth.supervisor.close() for berth in self._berths))
         for ride in list(self._rides.values()):
             if not ride.answer.done():
                 ride.answer.set_exception(Unavailable("the server is shutting down"))
-        self._report(IDLE)
+        self._report([], {})
 
     # ------------------------------------------------------------------ what is asked
 
     @property
     def card(self) -> ModelCard:
         """What the model can do; after :meth:`start`."""
-        if self._supervisor.ready is None:
+        if self._card is None:
             raise Unavailable("the model is being loaded")
-        return self._supervisor.ready.card
+        return self._card
 
     @property
     def is_ready(self) -> bool:
-        """Whether a worker takes requests now."""
-        return self._supervisor.is_ready
+        """Whether any worker takes requests now."""
+        return any(berth.supervisor.is_ready for berth in self._berths)
 
     @property
     def failure(self) -> str | None:
-        """Why the last worker could not become ready; None if it could."""
-        return self._supervisor.failure
+        """Why no worker could become ready again; None while there is one, or may be soon."""
+        failures = [berth.supervisor.failure for berth in self._berths]
+        return None if None in failures or not failures else failures[0]
 
     @property
     def silent_seconds(self) -> float:
-        """For how long a worker that has work has said nothing."""
-        return self._supervisor.silent_seconds
+        """For how long a worker that loads or has work has said nothing; the longest of all."""
+        return max((berth.supervisor.silent_seconds for berth in self._berths), default=0.0)
 
     @property
-    def worker_pid(self) -> int | None:
-        """The process id of the worker, while there is one."""
-        return self._supervisor.worker_pid
-
-    @property
-    def has_work(self) -> bool:
-        """Whether the worker owes anything."""
-        return bool(self._sent)
-
-    @property
-    def pending_rows(self) -> int:
-        """Rows that were accepted and have not ended."""
-        return sum(ride.request.n for ride in self._rides.values())
+    def worker_pids(self) -> list[int]:
+        """The process ids of the workers that there are now."""
+        pids = [berth.supervisor.worker_pid for berth in self._berths]
+        return [pid for pid in pids if pid is not None]
 
     @property
     def rides(self) -> Mapping[str, Ride]:
@@ -172,12 +193,15 @@ class EngineClient:
         """
         if not self.takes_requests:
             raise Unavailable("the server is shutting down")
+        frame = encode(Submit(request=request))  # What can't be sent isn't accepted.
         loop = asyncio.get_running_loop()
         ride = Ride(request, loop.create_future(), loop.time())
         self._rides[request.id] = ride
-        ride.answer.add_done_callback(partial(self._forget, request_id=request.id))
-        if self.is_ready and self._alone is None:
-            self._send(ride)
+        self.pending_rows += request.n
+        # What is done for others isn't done in the context of this one's caller.
+        ride.answer.add_done_callback(partial(self._forget, ride), context=Context())
+        ride.answer.add_done_callback(partial(self._tell_end, ride))
+        self._dispatcher.send(ride, frame)
         return ride
 
     def cancel(self, request_id: str) -> bool:
@@ -191,98 +215,90 @@ class EngineClient:
     def set_policy(self, name: str) -> None:
         """Serve in the order of this policy from the next tick on, also in workers to come."""
         self.config = msgspec.structs.replace(self.config, policy=name)
-        self._supervisor.send(SetPolicy(name=name))
+        for berth in self._berths:
+            berth.set_policy(name)
 
     def listen(self, listener: Callable[[Activity], None]) -> Callable[[], None]:
         """Call ``listener`` with every report from now on; returns what ends that."""
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 
-    def _send(self, ride: Ride) -> None:
-        if not self._sent:
-            self._supervisor.expect()
-        self._sent.add(ride.request.id)
-        self._supervisor.send(Submit(request=ride.request))
+    @property
+    def _berths(self) -> list[Berth]:
+        return self._dispatcher.berths
 
-    def _forget(self, answer: asyncio.Future[Finished], request_id: str) -> None:
-        ride = self._rides.pop(request_id)
-        if answer.cancelled() or isinstance(answer.exception(), RequestCancelled | Unavailable):
-            self._supervisor.send(Cancel(request_id=request_id))
-        self._sent.discard(request_id)
-        if self._alone == request_id:
-            self._send_all()
+    def _forget(self, ride: Ride, answer: asyncio.Future[Finished]) -> None:
+        del self._rides[ride.request.id]
+        self.pending_rows -= ride.request.n
+        given_up = answer.cancelled() or isinstance(
+            answer.exception(), RequestCancelled | Unavailable
+        )
+        self._dispatcher.forget(ride, cancel=given_up)
+
+    def _tell_end(self, ride: Ride, answer: asyncio.Future[Finished]) -> None:
         for listener in self.on_end:
             listener(ride)
 
-    # ------------------------------------------------------------------ what the supervisor says
+    # ------------------------------------------------------------------ what the workers say
 
-    def up(self) -> None:
-        """A new worker: it gets all that the last one owed."""
-        for ride in self._rides.values():
-            ride.restart()
-        self._send_all()
+    def loading(self, berth: Berth, message: Loading) -> None:
+        """A worker is loading; all load the same."""
+        if berth.number == 0:
+            self._on_loading(message)
 
-    def down(self) -> None:
-        """The worker has ended. Who had it to himself then is to blame, and nobody else; who was
-        there with others is suspected after some times.
-        """
+    def up(self, berth: Berth) -> None:
+        """A new worker: it gets what nobody has."""
+        self._dispatcher.dispatch()
+
+    def down(self, berth: Berth) -> None:
+        """A worker has ended: others get what it had, as soon as there are any."""
         self.on_restart()
-        culprit = self._rides.get(self._alone) if self._alone else None
-        if culprit is not None and not culprit.answer.done():
-            self._alone = None
-            culprit.answer.set_exception(
-                EngineCrash(
-                    f"the engine died {culprit.crashes + 1} times with this request, the last time "
-                    "with nothing else"
-                )
-            )
-            for ride in self._rides.values():
-                ride.crashes = 0
-        else:
-            for id in self._sent & self._rides.keys():
-                self._rides[id].crashes += 1
-        self._sent.clear()
-        self._report(IDLE)
+        self._dispatcher.lose(berth)
+        self._report([], {})
 
-    def _send_all(self) -> None:
-        """Everything that the worker hasn't got; but first, one by one, who is suspected. Those
-        who have been in a tick are suspected first.
-        """
-        waiting = [ride for ride in self._rides.values() if not ride.answer.done()]
-        suspects = [ride for ride in waiting if ride.crashes >= SUSPECT_CRASHES]
-        if suspects:
-            suspect = max(suspects, key=lambda ride: ride.ticks > 0)
-            self._alone = suspect.request.id
-            logger.warning("%s is run alone: the engine died with it", self._alone)
-            self._send(suspect)
-            return
-        self._alone = None
-        for ride in waiting:
-            if ride.request.id not in self._sent:
-                self._send(ride)
-
-    def receive(self, message: FromEngine) -> None:
-        """The worker has said something."""
+    def receive(self, berth: Berth, message: FromEngine) -> None:
+        """A worker has said something."""
         match message:
+            case Devices(count=count):
+                if self._devices is not None and not self._devices.done():
+                    self._devices.set_result(count)
             case Accepted(request_id=request_id, eta_s=eta_s):
-                if ride := self._rides.get(request_id):
+                if ride := berth.rides.get(request_id):
                     ride.accept(eta_s, asyncio.get_running_loop().time())
             case Preview(row=(request_id, _)):
-                if ride := self._rides.get(request_id):
+                if ride := berth.rides.get(request_id):
                     ride.show(message)
             case Finished(request_id=request_id):
-                ride = self._rides.get(request_id)
+                ride = berth.rides.get(request_id)
                 if ride is not None and not ride.answer.done():
                     ride.answer.set_result(message)
             case Failed(request_id=request_id, code=code, message=text, param=param):
-                ride = self._rides.get(request_id)
+                ride = berth.rides.get(request_id)
                 if ride is not None and not ride.answer.done():
                     ride.answer.set_exception(REQUEST_ERRORS[code](text, param=param))
             case Activity():
-                self._report(message)
+                self._dispatcher.learn(message.ticks)
+                self._report(message.ticks, message.eta_s)
 
-    def _report(self, activity: Activity) -> None:
-        self.activity = activity
+    def _report(self, ticks: list[Tick], eta_s: dict[str, float]) -> None:
+        """Pass on what has changed, with how things stand with all workers."""
+        reports = [berth.activity for berth in self._berths]
+        takers = [berth.activity for berth in self._dispatcher.open_berths]
+        self.activity = Activity(
+            ticks=ticks,
+            running=sum(report.running for report in reports),
+            waiting=sum(report.waiting for report in reports),
+            backlog_seconds=min((one.backlog_seconds for one in takers or reports), default=0.0),
+            eta_s=eta_s,
+        )
+        self._tell_rides(self.activity)
+        for listener in list(self._listeners):
+            try:
+                listener(self.activity)
+            except Exception:  # What is wrong with one of them isn't the engine's fault.
+                logger.exception("a report could not be passed on")
+
+    def _tell_rides(self, activity: Activity) -> None:
         now = asyncio.get_running_loop().time()
         for request_id, eta_s in activity.eta_s.items():
             if ride := self._rides.get(request_id):
@@ -294,8 +310,3 @@ class EngineClient:
             for request_id in {rider.row.request_id for rider in tick.riders}:
                 if ride := self._rides.get(request_id):
                     ride.count_tick(len(tick.riders))
-        for listener in list(self._listeners):
-            try:
-                listener(activity)
-            except Exception:  # What is wrong with one of them isn't the engine's fault.
-                logger.exception("a report could not be passed on")

@@ -8,6 +8,10 @@ from collections.abc import Iterable
 from chairlift.models.adapter import Adapter, Conditioning
 from chairlift.request import Prompt
 
+MAX_ENTRIES = 1000
+"""The most conditionings that are kept, however small they are: the prompts and the objects
+themselves aren't in their bytes."""
+
 
 class Encoder:
     """A cache of conditionings in front of an adapter's text encoders.
@@ -43,6 +47,6 @@ class Encoder:
             self.largest_bytes = max(self.largest_bytes, conditioning.nbytes)
             self._cache[prompt] = conditioning
         self._cache.move_to_end(prompt)
-        while self.cached_bytes > self._max_bytes:
+        while self.cached_bytes > self._max_bytes or len(self._cache) > MAX_ENTRIES:
             _, dropped = self._cache.popitem(last=False)
             self.cached_bytes -= dropped.nbytes

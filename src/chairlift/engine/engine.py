@@ -33,7 +33,7 @@ from chairlift.models.registry import load_model
 from chairlift.models.source import Progress
 from chairlift.request import GenerationRequest
 from chairlift.scheduling.names import DEFAULT_POLICY
-from chairlift.scheduling.scheduler import Scheduler
+from chairlift.scheduling.scheduler import MAX_BATCH_SIZE, Scheduler
 from chairlift.validation import create_request
 
 
@@ -84,6 +84,8 @@ class Engine:
         load_format: ``auto``, or ``dummy`` for random weights where only configs are.
         loras: Paths of LoRAs by the names that requests use.
         offload_text_encoders: Text encoders rest in main memory between prompts.
+        attention_backend: One of diffusers' names; None is torch's own attention.
+        compile: Compile the denoiser, which takes a while at the start.
         metadata: Files carry their picture's settings.
         progress: Told what is being loaded.
 
@@ -105,6 +107,8 @@ class Engine:
         load_format: str = "auto",
         loras: Mapping[str, str | Path] | None = None,
         offload_text_encoders: bool = False,
+        attention_backend: str | None = None,
+        compile: bool = False,
         metadata: bool = True,
         progress: Progress = lambda part, done, total: None,
     ) -> None:
@@ -114,6 +118,8 @@ class Engine:
             max_batch_size=max_batch_size,
             batch_delay=batch_delay,
         )
+
+        rows = max_batch_size or MAX_BATCH_SIZE
 
         def load() -> Adapter:
             if model is not None and not isinstance(model, str):
@@ -125,6 +131,8 @@ class Engine:
                 load_format=load_format,
                 loras=[LoraFile(name, Path(path)) for name, path in (loras or {}).items()],
                 offload_text_encoders=offload_text_encoders,
+                attention_backend=attention_backend,
+                compile_rows=rows if compile else None,
                 progress=progress,
             )
 

@@ -44,7 +44,7 @@ from chairlift.metadata import PictureSettings
 from chairlift.models.adapter import Adapter
 from chairlift.request import GenerationRequest, Status
 from chairlift.scheduling.costs import Shape
-from chairlift.scheduling.plan import Plan, TickResult
+from chairlift.scheduling.plan import Plan, Snapshot, TickResult
 from chairlift.scheduling.scheduler import Scheduler
 from chairlift.scheduling.work import RowWork
 
@@ -52,6 +52,10 @@ logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.1
 """The longest that a tick waits to be reported."""
+PREDICTED_ROWS = 10_000
+"""So many rows a second are told when they will be done: the more wait, the more rarely."""
+MESSAGES = 64
+"""The most that are read between two ticks; a flood of them doesn't hold up who is aboard."""
 IMAGE_THREADS = 2
 
 
@@ -94,9 +98,12 @@ class Loop:
         self._decoder = Decoder(adapter)
         self._images = ThreadPoolExecutor(IMAGE_THREADS, thread_name_prefix="image")
         self._previews = Previews(adapter, sink, self._images)
+        self._newcomers: list[GenerationRequest] = []
+        """Accepted, but their callers don't know it yet."""
         self._ticks: list[Tick] = []
         self._snapshot = scheduler.snapshot()
         self._reported = 0.0
+        self._predicted = 0.0
         self._stopped = False
 
     def send(self, message: ToEngine) -> None:
@@ -124,15 +131,20 @@ class Loop:
     # ------------------------------------------------------------------ the mailbox
 
     def _read_mailbox(self, wake_at: float | None, wait: bool) -> None:
-        """Handle all messages; if ``wait``, first wait for one, at most until ``wake_at``."""
+        """Handle the messages, at most :data:`MESSAGES` of them; if ``wait``, first wait for one,
+        at most until ``wake_at``.
+        """
         try:
             if wait:
                 timeout = None if wake_at is None else max(0.0, wake_at - time.monotonic())
                 self._handle(self._mailbox.get(timeout=timeout))
-            while not self._stopped:
+            for _ in range(MESSAGES):
+                if self._stopped:
+                    break
                 self._handle(self._mailbox.get_nowait())
         except queue.Empty:
             pass
+        self._accept_newcomers()
 
     def _handle(self, message: ToEngine | FileDone) -> None:
         match message:
@@ -183,22 +195,40 @@ class Loop:
             )
             for row in request.row_ids
         )
-        self._predict(request, now)
-
-    def _predict(self, request: GenerationRequest, now: float) -> None:
-        """Say by when a request will be done, and refuse it if that is too late and it matters."""
-        eta = self._scheduler.predict(now)[request.id]
-        if self._strict and request.deadline is not None and eta > request.deadline:
-            self._end(
-                request.id,
-                DeadlineUnattainable(
-                    f"deadline_ms is {request.deadline * 1000:.0f}; the pictures are predicted in "
-                    f"{eta * 1000:.0f} ms",
-                    param="deadline_ms",
-                ),
-            )
+        if self._strict and request.deadline is not None:
+            self._check_deadline(request, request.deadline, now)
         else:
+            self._newcomers.append(request)
+
+    def _check_deadline(self, request: GenerationRequest, deadline: float, now: float) -> None:
+        """Accept or refuse a request beside those that came before it; whoever comes after it finds
+        it there, or not.
+        """
+        eta = self._scheduler.predict(now, request.row_ids)[request.id]
+        if eta <= deadline:
             self._sink(Accepted(request_id=request.id, eta_s=eta))
+            return
+        self._end(
+            request.id,
+            DeadlineUnattainable(
+                f"deadline_ms is {deadline * 1000:.0f}; the pictures are predicted in "
+                f"{eta * 1000:.0f} ms",
+                param="deadline_ms",
+            ),
+        )
+
+    def _accept_newcomers(self) -> None:
+        """Say by when they will be done. One prediction serves all of them: it is dear in a long
+        queue, and whoever came just after somebody belongs into it too.
+        """
+        here = [request for request in self._newcomers if request.id in self._ledger]
+        self._newcomers.clear()
+        if not here:
+            return
+        rows = [row for request in here for row in request.row_ids]
+        predicted = self._scheduler.predict(time.monotonic(), rows)
+        for request in here:
+            self._sink(Accepted(request_id=request.id, eta_s=predicted[request.id]))
 
     # ------------------------------------------------------------------ a tick
 
@@ -334,7 +364,15 @@ class Loop:
                 running=snapshot.running,
                 waiting=snapshot.waiting,
                 backlog_seconds=snapshot.backlog_seconds,
-                eta_s=self._scheduler.predict(now),
+                eta_s=self._predict(snapshot, now),
             )
         )
         self._ticks, self._snapshot, self._reported = [], snapshot, now
+
+    def _predict(self, snapshot: Snapshot, now: float) -> dict[str, float]:
+        """When everybody will be done, if it is time to say so again."""
+        rows = snapshot.running + snapshot.waiting
+        if now < self._predicted + max(REPORT_SECONDS, rows / PREDICTED_ROWS):
+            return {}
+        self._predicted = now
+        return self._scheduler.predict(now)

@@ -50,6 +50,16 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """Sampler steps of each row."""
 
 
+class Alive(Message, frozen=True):
+    """The process runs, though it isn't ready."""
+
+
+class Devices(Message, frozen=True):
+    """How many devices there are that could each have a worker."""
+
+    count: int
+
+
 class Loading(Message, frozen=True):
     """The model is being loaded."""
 
@@ -123,6 +133,8 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
     """Pixels."""
     height: int
     riders: list[Rider]
+    worker: int = 0
+    """Which of several workers made it; the front end knows."""
 
 
 class Activity(Message, frozen=True):
@@ -133,12 +145,54 @@ class Activity(Message, frozen=True):
     waiting: int
     backlog_seconds: float
     eta_s: dict[str, float] = {}
-    """For each request, in how many seconds it is predicted to be done."""
+    """For each request, in how many seconds it is predicted to be done; empty in reports in which
+    that isn't said, which are the more the longer the queue is."""
 
+
+IDLE = Activity(ticks=[], running=0, waiting=0, backlog_seconds=0.0)
+"""Nothing has happened, and nothing is there."""
 
 ToEngine = Submit | Cancel | SetPolicy | Stop
-FromEngine = Loading | Ready | StartFailed | Accepted | Preview | Finished | Failed | Activity
+FromEngine = (
+    Alive
+    | Devices
+    | Loading
+    | Ready
+    | StartFailed
+    | Accepted
+    | Preview
+    | Finished
+    | Failed
+    | Activity
+)
 
 encode = msgspec.msgpack.Encoder().encode
-decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode
-decode_from_engine = msgspec.msgpack.Decoder(FromEngine).decode
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+_STRAY_ERRORS = (UnicodeDecodeError, RecursionError)
+"""What msgspec raises beside its own errors: of text that isn't UTF-8, and of nesting without end.
+"""
+
+
+def decode_to_engine(frame: bytes) -> ToEngine:
+    """A message to the engine.
+
+    Raises:
+        msgspec.MsgspecError: The frame is none.
+    """
+    try:
+        return _to_engine.decode(frame)
+    except _STRAY_ERRORS as error:
+        raise msgspec.DecodeError(f"MessagePack data is malformed: {error}") from error
+
+
+def decode_from_engine(frame: bytes) -> FromEngine:
+    """A message from the engine.
+
+    Raises:
+        msgspec.MsgspecError: The frame is none.
+    """
+    try:
+        return _from_engine.decode(frame)
+    except _STRAY_ERRORS as error:
+        raise msgspec.DecodeError(f"MessagePack data is malformed: {error}") from error

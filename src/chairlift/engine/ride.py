@@ -12,8 +12,8 @@ from chairlift.errors import RequestCancelled
 from chairlift.request import GenerationRequest
 
 Listener = Callable[[Preview], None]
-Outcome = Literal["finished", "failed", "cancelled"]
-OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "cancelled")
+Outcome = Literal["finished", "failed", "cancelled", "kept"]
+OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "cancelled", "kept")
 
 
 @dataclass(slots=True)
@@ -33,6 +33,8 @@ class Ride:
     """When it is predicted to be done, on the clock of ``submitted``; None until it is accepted."""
     is_streamed: bool = False
     """Whether the caller is sent events, and not one answer."""
+    is_kept: bool = False
+    """Whether it ends here only to go on when the server starts again."""
     listeners: set[Listener] = field(default_factory=set)
     """Told every preview."""
     steps: list[int] = field(default_factory=list)
@@ -62,6 +64,8 @@ class Ride:
     @property
     def outcome(self) -> Outcome:
         """How it has ended; its answer must be done."""
+        if self.is_kept:
+            return "kept"
         if self.answer.cancelled() or isinstance(self.answer.exception(), RequestCancelled):
             return "cancelled"
         return "failed" if self.answer.exception() else "finished"

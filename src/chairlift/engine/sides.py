@@ -16,6 +16,15 @@ from torch import Tensor
 from chairlift.models.adapter import Conditioning, Padded
 
 
+def swap(values: Tensor, a: int, b: int) -> None:
+    """Two entries change places. By copies, since a list of indices would have to be brought to the
+    device, for which the host would wait.
+    """
+    other = values[a].clone()
+    values[a] = values[b]
+    values[b] = other
+
+
 class HasSides(Protocol):
     """A row, as far as it matters here."""
 
@@ -84,9 +93,8 @@ class Sides:
         """Two slots change places."""
         centre = self._capacity
         for values in self._all():
-            values[[centre + a, centre + b]] = values[[centre + b, centre + a]]
-            left, right = centre - 1 - a, centre - 1 - b
-            values[[left, right]] = values[[right, left]]
+            swap(values, centre + a, centre + b)
+            swap(values, centre - 1 - a, centre - 1 - b)
 
     def _all(self) -> list[Tensor]:
         return [*self._tensors.values(), *self._sequences.values(), *self._lengths.values()]
@@ -97,7 +105,7 @@ class Sides:
         for name, values in (*conditioning.tensors.items(), *added.items()):
             if name not in self._tensors:
                 self._tensors[name] = self._zeros(values.shape, values.dtype)
-            self._tensors[name][position] = values
+            self._tensors[name][position].copy_(values, non_blocking=True)
         for name, values in conditioning.sequences.items():
             self._reserve(name, values)
             self._sequences[name][position, : len(values)] = values

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chairlift.engine.sides import Sides
+from chairlift.engine.sides import Sides, swap
 from chairlift.models.adapter import Conditioning, ForwardBatch
 from chairlift.request import RowId
 from chairlift.sampling.advance import HISTORY, Coefficients, advance
@@ -125,11 +125,11 @@ class Slots:
         row.page = self._free_pages.pop()
         slot = len(self.rows)
         self.rows.append(row)
-        table = np.column_stack([row.table.stack(), row.cfg_scales])
+        table = torch.from_numpy(np.column_stack([row.table.stack(), row.cfg_scales]))
         start = row.page * self._max_evaluations
-        self._tables[start : start + len(table)] = torch.from_numpy(table).to(self._tables.device)
+        self._tables[start : start + len(table)].copy_(table, non_blocking=True)
         self._cursors[slot] = start + row.step
-        self._latents[slot] = latents.to(self._latents.device)
+        self._latents[slot].copy_(latents, non_blocking=True)
         # Not only unused: whatever a failed row has left here would spread as 0 * NaN.
         self._history[slot] = 0 if history is None else history
         self._noise[slot] = 0
@@ -196,7 +196,7 @@ class Slots:
         """
         running = self._running
         for slot, values in noise.items():
-            self._noise[slot] = values.to(self._noise.device)
+            self._noise[slot].copy_(values, non_blocking=True)
         denoised = advance(
             self._latents[:running],
             self._history[:running],
@@ -224,5 +224,5 @@ class Slots:
     def _swap(self, a: int, b: int) -> None:
         self.rows[a], self.rows[b] = self.rows[b], self.rows[a]
         for values in self._moving():
-            values[[a, b]] = values[[b, a]]
+            swap(values, a, b)
         self._sides.swap(a, b)

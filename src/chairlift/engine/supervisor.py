@@ -1,8 +1,8 @@
 """The supervisor: keeps one worker process running, and carries messages to and from it.
 
 It knows what a worker is, and nothing of requests. A worker that dies, or that is silent for too
-long although it has work, is ended and replaced; between two attempts it waits, longer and longer
-while none becomes ready.
+long although it loads or has work, is ended and replaced; between two attempts it waits, longer and
+longer while none becomes ready.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import contextlib
 import itertools
 import logging
 import os
-import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from contextvars import Context
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,13 +27,12 @@ import zmq
 import zmq.asyncio
 
 from chairlift.engine.messages import (
+    Alive,
     FromEngine,
     Loading,
     Ready,
     StartFailed,
-    ToEngine,
     decode_from_engine,
-    encode,
 )
 from chairlift.engine.worker_config import CANT_START, WorkerConfig
 from chairlift.errors import ConfigurationError
@@ -40,10 +41,16 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
+START_ATTEMPTS = 4
+"""How many workers may die one after the other before the first has become ready."""
+SOCKET = "worker"
 STOP_SECONDS = 5.0
 """How long a worker may take to end when it is told to."""
 WATCH_SECONDS = 0.25
 """Between two looks whether the worker is silent."""
+MIN_LOADING_SILENCE_SECONDS = 60.0
+"""A worker that loads may be silent for so long at least, however short the bound for one that
+works is: a large library holds the interpreter while it is opened."""
 
 
 class Owner(Protocol):
@@ -70,24 +77,42 @@ class Owner(Protocol):
         """Be told that a worker has ended, and is going to be replaced."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """A process and a socket of its own, so that no message of the last one can be read."""
+
+    process: asyncio.subprocess.Process
+    socket: zmq.asyncio.Socket
+    folder: Path
+    """Where the socket's file is; gone as soon as the worker is connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a worker has ended."""
+
+    reason: str
+    was_ready: bool = False
+    has_said_why: bool = False
+    """Whether the worker itself says that it can't start; the next one will say the same."""
+
+
 class Supervisor:
     """One worker process after the other.
 
     Args:
         owner: Is told what happens, on the event loop.
-        hang_seconds: A worker that has work and says nothing for so long is ended.
+        hang_seconds: A worker that loads or has work, and says nothing for so long, is ended.
     """
 
     def __init__(self, owner: Owner, hang_seconds: float) -> None:
         self._owner = owner
         self._hang_seconds = hang_seconds
-        self._ready: asyncio.Future[Ready] | None = None
         self._task: asyncio.Task[None] | None = None
         self._socket: zmq.asyncio.Socket | None = None
-        self._folder: Path | None = None
         self._heard = 0.0
         self.worker_pid: int | None = None
-        """The process id of the worker, while there is one."""
+        """The process id of the worker, while there is one that isn't being ended."""
         self.failure: str | None = None
         """Why the last worker could not become ready; None if it could."""
 
@@ -97,16 +122,9 @@ class Supervisor:
         return self._socket is not None
 
     @property
-    def ready(self) -> Ready | None:
-        """What the first worker has said of itself."""
-        if self._ready is None or not self._ready.done() or self._ready.exception():
-            return None
-        return self._ready.result()
-
-    @property
     def silent_seconds(self) -> float:
-        """For how long a worker that has work has said nothing."""
-        if self._socket is None or not self._owner.has_work:
+        """For how long a worker that loads or has work has said nothing."""
+        if self.worker_pid is None or (self.is_ready and not self._owner.has_work):
             return 0.0
         return time.monotonic() - self._heard
 
@@ -116,52 +134,59 @@ class Supervisor:
         Raises:
             ConfigurationError: It can't start; the message says why.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="chairlift-"))  # mode 0700
-        self._ready = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._supervise(self._ready))
-        return await asyncio.shield(self._ready)
+        ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        # Who gives up waiting doesn't want to know any more.
+        ready.add_done_callback(lambda done: done.exception())
+        # What is logged there is no request's, whoever has brought it about.
+        self._task = asyncio.create_task(self._supervise(ready), context=Context())
+        return await asyncio.shield(ready)
 
     async def close(self) -> None:
         """End the worker, and start no other."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
-    def send(self, message: ToEngine) -> None:
-        """Send, if there is a worker."""
+    def send(self, frame: bytes) -> None:
+        """Send an encoded message, if there is a worker."""
         if self._socket is not None:
-            self._socket.send(encode(message))
+            self._socket.send(frame)
 
     def expect(self) -> None:
         """The worker has something to do from here on; until now it might be silent."""
         self._heard = time.monotonic()
 
+    @property
+    def _name(self) -> str:
+        return f"engine process {self._owner.config.number}"
+
     async def _supervise(self, ready: asyncio.Future[Ready]) -> None:
-        """Run worker after worker until cancelled; but if not even the first becomes ready, say
-        why and give up.
+        """Run worker after worker until cancelled; but if the first can't start, or some die before
+        any is ready, say why and give up.
         """
         backoff = FIRST_BACKOFF_SECONDS
-        for incarnation in itertools.count():
+        for attempt in itertools.count(1):
             try:
-                was_ready, reason = await self._run(incarnation, ready)
+                end = await self._run(ready)
             except (OSError, zmq.ZMQError) as error:
-                was_ready, reason = False, f"the engine process can't be started: {error}"
-            if not ready.done():
-                ready.set_exception(ConfigurationError(reason))
+                reason = f"{self._name} can't be started: {error}"
+                end = _End(reason, has_said_why=True)
+            if not ready.done() and (end.has_said_why or attempt == START_ATTEMPTS):
+                ready.set_exception(ConfigurationError(end.reason))
                 return
-            self.failure = None if was_ready else reason
-            backoff = FIRST_BACKOFF_SECONDS if was_ready else min(2 * backoff, MAX_BACKOFF_SECONDS)
-            logger.error("%s; a new one starts in %.1f s", reason, backoff)
+            self.failure = None if end.was_ready else end.reason
+            backoff = FIRST_BACKOFF_SECONDS if end.was_ready else backoff
+            logger.error("%s; a new one starts in %.1f s", end.reason, backoff)
             self._owner.down()
             await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
 
-    async def _run(self, incarnation: int, ready: asyncio.Future[Ready]) -> tuple[bool, str]:
-        """Run one worker until it ends: whether it was ever ready, and why it ended."""
+    async def _run(self, ready: asyncio.Future[Ready]) -> _End:
+        """Run one worker until it ends."""
         was_ready = False
-        async with self._worker(incarnation) as (process, socket):
-            listening = asyncio.create_task(self._listen(socket, ready))
+        async with self._worker() as worker:
+            process = worker.process
+            listening = asyncio.create_task(self._listen(worker, ready))
             hanging = asyncio.create_task(self._watch())
             exited = asyncio.create_task(process.wait())
             tasks: set[asyncio.Task[Any]] = {listening, hanging, exited}
@@ -176,51 +201,57 @@ class Supervisor:
                 for task in tasks:
                     task.cancel()
         if hanging.done() and not hanging.cancelled():
-            return was_ready, hanging.result()
+            return _End(hanging.result(), was_ready)
         if not listening.done() or listening.cancelled():
-            return was_ready, f"the engine process ended with status {process.returncode}"
+            return _End(f"{self._name} ended with status {process.returncode}", was_ready)
         if error := listening.exception():
-            return was_ready, f"the engine process can't be understood: {error!r}"
-        return was_ready, listening.result()
+            return _End(f"{self._name} can't be understood: {error!r}", was_ready)
+        return _End(listening.result(), was_ready, has_said_why=True)
 
     @contextlib.asynccontextmanager
-    async def _worker(
-        self, incarnation: int
-    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, zmq.asyncio.Socket]]:
-        """A process and a socket of its own, so that no message of the last one can be read."""
-        endpoint = f"ipc://{self._folder}/worker-{incarnation}"
-        with zmq.asyncio.Context.instance().socket(zmq.PAIR) as socket:
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.bind(endpoint)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "chairlift.engine.worker",
-                stdin=asyncio.subprocess.PIPE,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            )
-            assert process.stdin is not None
-            self.worker_pid = process.pid
-            config = msgspec.structs.replace(self._owner.config, endpoint=endpoint)
-            process.stdin.write(msgspec.json.encode(config) + b"\n")
-            try:
-                yield process, socket
-            finally:
-                await _end(process)
-                self.worker_pid = None
+    async def _worker(self) -> AsyncIterator[_Worker]:
+        folder = Path(tempfile.mkdtemp(prefix="chairlift-"))  # mode 0700
+        try:
+            with zmq.asyncio.Context.instance().socket(zmq.PAIR) as socket:
+                socket.setsockopt(zmq.LINGER, 0)
+                endpoint = f"ipc://{folder / SOCKET}"
+                socket.bind(endpoint)
+                config = msgspec.structs.replace(self._owner.config, endpoint=endpoint)
+                process = await self._spawn(config)
+                try:
+                    yield _Worker(process, socket, folder)
+                finally:
+                    self.worker_pid = None
+                    await _finish(_end(process))
+        finally:
+            _remove(folder)
 
-    async def _listen(self, socket: zmq.asyncio.Socket, ready: asyncio.Future[Ready]) -> str:
+    async def _spawn(self, config: WorkerConfig) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "chairlift.engine.worker",
+            msgspec.json.encode(config).decode(),
+            stdin=asyncio.subprocess.PIPE,  # Its end is ours.
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        self.worker_pid, self._heard = process.pid, time.monotonic()
+        return process
+
+    async def _listen(self, worker: _Worker, ready: asyncio.Future[Ready]) -> str:
         """Handle the worker's messages; returns only when it says why it can't start."""
         while True:
-            message = decode_from_engine(await socket.recv())
+            message = decode_from_engine(await worker.socket.recv())
             self._heard = time.monotonic()
             match message:
+                case Alive():
+                    _remove(worker.folder)
                 case Loading():
                     self._owner.loading(message)
                 case Ready():
                     if not ready.done():
                         ready.set_result(message)
-                    self._socket, self.failure = socket, None
+                    self._socket, self.failure = worker.socket, None
                     self._owner.up()
                 case StartFailed(reason=reason):
                     return reason
@@ -229,9 +260,33 @@ class Supervisor:
 
     async def _watch(self) -> str:
         """Returns only when the worker hangs."""
-        while self.silent_seconds < self._hang_seconds:
+        while True:
             await asyncio.sleep(WATCH_SECONDS)
-        return f"the engine process has work and has said nothing for {self._hang_seconds:g} s"
+            if self.is_ready and self.silent_seconds >= self._hang_seconds:
+                return f"{self._name} has work and has said nothing for {self._hang_seconds:g} s"
+            bound = max(self._hang_seconds, MIN_LOADING_SILENCE_SECONDS)
+            if not self.is_ready and self.silent_seconds >= bound:
+                return f"{self._name} loads and has said nothing for {bound:g} s"
+
+
+def _remove(folder: Path) -> None:
+    """A socket's folder, if it is still there."""
+    with contextlib.suppress(OSError):
+        (folder / SOCKET).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Wait until it is done, also if this is cancelled meanwhile."""
+    task, cancelled = asyncio.create_task(work), None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -240,6 +295,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         return
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
+        process.send_signal(signal.SIGCONT)  # One that is stopped doesn't hear the other.
     try:
         await asyncio.wait_for(process.wait(), STOP_SECONDS)
     except TimeoutError:

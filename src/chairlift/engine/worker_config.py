@@ -18,6 +18,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     endpoint: str = ""
     """ZeroMQ address of the front end's socket; filled in by the client."""
+    number: int = 0
+    """Which of several workers it is; of several CUDA devices it takes that one."""
     model: str | None = None
     """A folder, a hub id, ``fake``, or None for the bundled model."""
     device: str = "auto"
@@ -28,6 +30,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     offload_text_encoders: bool = False
     preview_decoder: str | None = None
     """Folder of an ``AutoencoderTiny`` that makes the previews."""
+    attention_backend: str | None = None
+    """One of diffusers' names; None is torch's own attention."""
+    compile: bool = False
+    """Whether the denoiser is compiled, which takes a while at the start."""
     batching: str = "continuous"
     policy: str = DEFAULT_POLICY
     costs: str | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -66,6 +66,22 @@ class Padded:
         """Each entry's sequence by itself, ``(length, …)``."""
         return [row[:length] for row, length in zip(self.values, self.lengths, strict=True)]
 
+    def shortened(self) -> Padded:
+        """The last entry without the end of its sequence."""
+        values, device_lengths = self.values.clone(), self.device_lengths.clone()
+        values[-1, self.lengths[-1] - 1 :] = 0
+        device_lengths[-1] -= 1
+        return Padded(values, (*self.lengths[:-1], self.lengths[-1] - 1), device_lengths)
+
+    def repeated(self, entries: int) -> Padded:
+        """So many entries: these, and the first again and again."""
+        more = entries - len(self.lengths)
+        return Padded(
+            repeat_first(self.values, entries),
+            self.lengths + self.lengths[:1] * more,
+            repeat_first(self.device_lengths, entries),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ForwardBatch:
@@ -91,6 +107,22 @@ class ForwardBatch:
     """Those that any of the rows uses."""
     cfg_scales: Tensor
     """``(guided, 1, …)``, float32: the weight of classifier-free guidance."""
+
+    def repeated(self, entries: int) -> ForwardBatch:
+        """A batch of so many entries for the denoiser: these, and behind them the first again and
+        again. Only the outputs of the entries themselves mean anything.
+        """
+        if entries == len(self.latents):
+            return self
+        return replace(
+            self,
+            latents=repeat_first(self.latents, entries),
+            timesteps=repeat_first(self.timesteps, entries),
+            conditioning={
+                name: repeat_first(values, entries) for name, values in self.conditioning.items()
+            },
+            sequences={name: values.repeated(entries) for name, values in self.sequences.items()},
+        )
 
     def of_guided_rows(self, name: str) -> Tensor:
         """``(guided, 1, …)``: a number that each guided row has in its conditioning."""
@@ -167,6 +199,12 @@ class Adapter(ABC):
         """``(rows, …)`` float32 latents to ``(rows, height, width, 3)`` uint8 pixels, or to
         ``(rows, frames, height, width, 3)``.
         """
+
+
+def repeat_first(values: Tensor, entries: int) -> Tensor:
+    """``(entries, …)``: the values, then the first of them again and again."""
+    more = entries - len(values)
+    return torch.cat([values, values[:1].expand(more, *values.shape[1:])]) if more else values
 
 
 def combine_guidance(

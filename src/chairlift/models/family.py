@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,12 +16,23 @@ from torch import Tensor
 
 from chairlift.card import Defaults, Guidance, Limits, ModelCard
 from chairlift.errors import ConfigurationError
-from chairlift.models.adapter import Adapter, Conditioning, ForwardBatch
+from chairlift.models.adapter import (
+    Adapter,
+    Conditioning,
+    ForwardBatch,
+    Padded,
+    combine_guidance,
+)
+from chairlift.models.attention import choose_attention
 from chairlift.models.checkpoint import Checkpoint
+from chairlift.models.compiling import Compilation, uncompiled
 from chairlift.models.lora import LoraFile, Loras
 from chairlift.models.preview import PREVIEW_FILE, LatentPreview
 from chairlift.models.preview_fit import LearnedPreview
+from chairlift.models.source import Progress
 from chairlift.request import GenerationRequest, Prompt
+from chairlift.scheduling.batch_key import BatchKey
+from chairlift.validation import create_request
 
 MAX_STEPS = 200
 
@@ -53,6 +65,8 @@ class Family(Adapter):
     """Components that a checkpoint can do without."""
     denoisers: ClassVar[tuple[str, ...]] = ("transformer",)
     """The components that predict, the one for the highest noise first."""
+    compile_whole: ClassVar[bool] = False
+    """Whether the denoisers are compiled as a whole, and not block by block."""
     shared_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of the denoiser in which the rows of a forward lie in one sequence."""
 
@@ -60,6 +74,8 @@ class Family(Adapter):
         self.device = checkpoint.device
         self.dtype = self.noise_dtype = checkpoint.dtype
         self._checkpoint = checkpoint
+        self.compilation: Compilation | None = None
+        """How the denoisers are compiled, if they are."""
         self._loras = Loras(checkpoint.source.pipeline, self.shared_modules)
 
     # ------------------------------------------------------------------ what a family writes
@@ -69,8 +85,14 @@ class Family(Adapter):
         """The conditioning of each text; None stands for a negative prompt that wasn't given."""
 
     @abstractmethod
-    def denoise(self, batch: ForwardBatch) -> Tensor:
-        """One denoiser forward with guidance combined: ``(rows, …)``."""
+    def forward(self, batch: ForwardBatch) -> Tensor:
+        """One denoiser forward: the output of each entry, ``(guided + rows, …)``. It takes no
+        notice of which entries belong together.
+        """
+
+    def guide(self, output: Tensor, batch: ForwardBatch) -> Tensor:
+        """The denoiser's output with guidance combined: ``(rows, …)``, float32."""
+        return combine_guidance(output, batch)
 
     @abstractmethod
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -97,10 +119,11 @@ class Family(Adapter):
 
     @torch.inference_mode()
     def predict(self, batch: ForwardBatch) -> Tensor:
-        if not batch.loras:
-            return self.denoise(batch)
-        with self._loras.applied(batch.loras, batch.conditioning["loras"]):
-            return self.denoise(batch)
+        if batch.loras:
+            with self._uncompiled(), self._loras.applied(batch.loras, batch.conditioning["loras"]):
+                return self.guide(self.forward(batch), batch)
+        prepared = batch if self.compilation is None else self.compilation.prepare(batch)
+        return self.guide(self.forward(prepared)[: len(batch.latents)], batch)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
@@ -149,13 +172,77 @@ class Family(Adapter):
         else:
             self.previewer = LearnedPreview(self.device)
 
-    def compile(self) -> None:
-        """Compile the denoisers' repeated blocks, for any number of rows; the first forwards of
-        each shape take long.
+    def compile(self, *, graphs: bool | None = None, backend: str = "inductor") -> None:
+        """Compile the denoisers; the first forwards take long, of which :meth:`warm_up` makes
+        those that it can.
+
+        Args:
+            graphs: Forwards of a denoiser that is compiled as a whole are filled up to a power of
+                two, for which there are CUDA graphs; None where they are on CUDA.
+            backend: Of ``torch.compile``.
         """
-        for name in self.denoisers:
-            if self._checkpoint.parts[name] is not None:
-                self._checkpoint.parts[name].compile_repeated_blocks(dynamic=True)
+        if graphs is None:
+            graphs = self.compile_whole and self.device.type == "cuda"
+        self.compilation = Compilation(
+            self._denoisers(), whole=self.compile_whole, graphs=graphs, backend=backend
+        )
+
+    @torch.inference_mode()
+    def warm_up(self, rows: int, progress: Progress = lambda part, done, total: None) -> None:
+        """Make a forward of every kind that up to ``rows`` rows of the default size need, so that
+        nothing is compiled when they come. Where memory ends, so does it; such forwards are split
+        while serving too.
+        """
+        if self.compilation is None:
+            raise ValueError("there is nothing to warm up: the denoiser isn't compiled")
+        request = create_request(self.card, id="warm-up", prompt="")
+        legs = self.legs(request, self.schedule(request))
+        sizes = self.compilation.entries(2 * rows)
+        for index, (entries, leg) in enumerate(product(sizes, legs)):
+            progress(f"compiled forwards of {entries}", index, len(legs) * len(sizes))
+            batch = self.one_entry(leg.key, request).repeated(entries)
+            try:
+                self.forward(self.compilation.prepare(batch))
+                if batch.sequences and entries > 1:  # Not all of one length: there is a mask.
+                    texts = {name: texts.shortened() for name, texts in batch.sequences.items()}
+                    self.forward(self.compilation.prepare(replace(batch, sequences=texts)))
+            except torch.OutOfMemoryError:
+                logger.warning("there is no memory for forwards of %d entries", entries)
+                return
+
+    def set_attention_backend(self, name: str) -> None:
+        """Let the denoisers compute their attention by another of diffusers' backends.
+
+        Raises:
+            ConfigurationError: There is no such backend, this denoiser takes none, or what it
+                needs isn't installed.
+        """
+        for network in self._denoisers():
+            choose_attention(network, name)
+
+    def _denoisers(self) -> list[Any]:
+        parts = (self._checkpoint.parts[name] for name in self.denoisers)
+        return [part for part in parts if part is not None]
+
+    def one_entry(self, key: BatchKey, request: GenerationRequest) -> ForwardBatch:
+        """The positive side of a row, with nothing in its latents."""
+        [text] = self.encode([request.positive])
+        tensors = {**text.tensors, **self.added_conditioning(request)}
+        return ForwardBatch(
+            key=key,
+            latents=torch.zeros(1, *key.latent_shape, device=self.device, dtype=self.dtype),
+            timesteps=torch.full((1,), 500.0, device=self.device),
+            conditioning={name: values.to(self.device)[None] for name, values in tensors.items()},
+            sequences={
+                name: Padded(
+                    values[None], (len(values),), torch.tensor([len(values)], device=self.device)
+                )
+                for name, values in text.sequences.items()
+            },
+            guided=0,
+            loras=frozenset(),
+            cfg_scales=torch.zeros(0, *(1,) * len(key.latent_shape), device=self.device),
+        )
 
     # ------------------------------------------------------------------ for families
 
@@ -182,6 +269,10 @@ class Family(Adapter):
             samplers=samplers,
             guidance=guidance,
         )
+
+    def _uncompiled(self) -> AbstractContextManager[Any]:
+        """Which LoRAs a forward uses is decided layer by layer, which can't be compiled."""
+        return nullcontext() if self.compilation is None else uncompiled()
 
     @contextmanager
     def _awake(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from chairlift.card import Defaults, Guidance, Limits
-from chairlift.models.adapter import Conditioning, ForwardBatch, combine_guidance, to_pixels
+from chairlift.models.adapter import Conditioning, ForwardBatch, to_pixels
 from chairlift.models.checkpoint import Checkpoint
 from chairlift.models.family import MAX_STEPS, Family
 from chairlift.models.flow import calculate_mu, default_flow_sampler, pack, unpack
@@ -110,7 +110,7 @@ class Flux(Family):
             sigmas=np.linspace(1.0, 1 / request.steps, request.steps),
         )
 
-    def denoise(self, batch: ForwardBatch) -> Tensor:
+    def forward(self, batch: ForwardBatch) -> Tensor:
         height, width = batch.latents.shape[2:]
         text = batch.conditioning["text"]
         output = self._transformer(
@@ -123,7 +123,7 @@ class Flux(Family):
             img_ids=self._image_ids(height // 2, width // 2),
             return_dict=False,
         )[0]
-        return combine_guidance(unpack(output, height, width), batch)
+        return unpack(output, height, width)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         config = self._vae.config

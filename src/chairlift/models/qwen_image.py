@@ -94,7 +94,7 @@ class QwenImage(Family):
             sigmas=np.linspace(1.0, 1 / request.steps, request.steps),
         )
 
-    def denoise(self, batch: ForwardBatch) -> Tensor:
+    def forward(self, batch: ForwardBatch) -> Tensor:
         height, width = batch.latents.shape[2:]
         text = batch.sequences["text"]
         output = self._transformer(
@@ -105,7 +105,10 @@ class QwenImage(Family):
             img_shapes=[[(1, height // 2, width // 2)]] * len(batch.latents),
             return_dict=False,
         )[0]
-        return guide(unpack(output, height, width), batch)
+        return unpack(output, height, width)
+
+    def guide(self, output: Tensor, batch: ForwardBatch) -> Tensor:
+        return guide(output, batch)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         config = self._vae.config

@@ -55,6 +55,8 @@ def load_model(
     loras: Sequence[LoraFile] = (),
     offload_text_encoders: bool = False,
     preview_decoder: Path | None = None,
+    attention_backend: str | None = None,
+    compile_rows: int | None = None,
     progress: Progress = lambda part, done, total: None,
 ) -> Adapter:
     """Load a model.
@@ -69,6 +71,11 @@ def load_model(
         loras: LoRAs that requests may name.
         offload_text_encoders: Text encoders rest in main memory between prompts.
         preview_decoder: Folder of an ``AutoencoderTiny`` that makes the previews.
+        attention_backend: Of diffusers' backends the one that computes a transformer's attention;
+            None is torch's own.
+        compile_rows: Compile the denoiser, and make its forwards of up to so many rows of the
+            default size before the first request needs them, on this thread, which has to be the
+            one that runs it; None leaves it as it is.
         progress: Told what is being loaded.
 
     Raises:
@@ -82,6 +89,10 @@ def load_model(
             raise ConfigurationError("the fake model has no LoRAs")
         if preview_decoder is not None:
             raise ConfigurationError("the fake model has no preview decoder")
+        if attention_backend is not None:
+            raise ConfigurationError("the fake model has no attention")
+        if compile_rows is not None:
+            raise ConfigurationError("the fake model has nothing to compile")
         return FakeModel.named(model)
     source = find_model(model, choose_load_format(load_format))
     family = find_family(source)
@@ -104,6 +115,12 @@ def load_model(
     with _explained(source, progress) as note:
         note("the preview decoder", 0, 0)
         adapter.load_previewer(adapter.batch_key(defaults).latent_shape[0], preview_decoder)
+        if attention_backend is not None:
+            adapter.set_attention_backend(attention_backend)
+        if compile_rows is not None:
+            note("the compiled denoiser", 0, 0)
+            adapter.compile()
+            adapter.warm_up(compile_rows, note)
     return adapter
 
 

@@ -13,7 +13,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderMo
 
 from chairlift.card import Defaults, Guidance, Limits
 from chairlift.errors import ModelError
-from chairlift.models.adapter import Conditioning, ForwardBatch, combine_guidance, to_pixels
+from chairlift.models.adapter import Conditioning, ForwardBatch, to_pixels
 from chairlift.models.checkpoint import Checkpoint
 from chairlift.models.family import MAX_STEPS, Family
 from chairlift.models.flow import calculate_mu, default_flow_sampler
@@ -142,15 +142,15 @@ class StableDiffusion3(Family):
         mu = calculate_mu(config, image_tokens, max_shift_default=1.16)
         return flow_schedule(request.sampler, request.steps, config, mu)
 
-    def denoise(self, batch: ForwardBatch) -> Tensor:
-        output = self._transformer(
+    def forward(self, batch: ForwardBatch) -> Tensor:
+        output: Tensor = self._transformer(
             hidden_states=batch.latents,
             timestep=batch.timesteps,
             encoder_hidden_states=batch.conditioning["text"],
             pooled_projections=batch.conditioning["pooled"],
             return_dict=False,
         )[0]
-        return combine_guidance(output, batch)
+        return output
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         config = self._vae.config

@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from chairlift.models.adapter import Conditioning, ForwardBatch, to_pixels
 from chairlift.models.checkpoint import Checkpoint
-from chairlift.models.unet import UNetFamily, guide
+from chairlift.models.unet import UNetFamily
 from chairlift.request import GenerationRequest
 
 
@@ -74,18 +74,11 @@ class StableDiffusionXL(UNetFamily):
             "guidance_rescale": torch.tensor(request.guidance_rescale),
         }
 
-    def denoise(self, batch: ForwardBatch) -> Tensor:
-        output = self._unet(
-            batch.latents.contiguous(memory_format=torch.channels_last),
-            batch.timesteps,
-            encoder_hidden_states=batch.conditioning["text"],
-            added_cond_kwargs={
-                "text_embeds": batch.conditioning["pooled"],
-                "time_ids": batch.conditioning["time_ids"],
-            },
-            return_dict=False,
-        )[0]
-        return guide(output.contiguous(), batch)
+    def forward(self, batch: ForwardBatch) -> Tensor:
+        names = {"text_embeds": "pooled", "time_ids": "time_ids"}
+        return self.predict_noise(
+            batch, {name: batch.conditioning[source] for name, source in names.items()}
+        )
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         config = self._vae.config

@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from chairlift.models.adapter import Conditioning, ForwardBatch, to_pixels
 from chairlift.models.checkpoint import Checkpoint
-from chairlift.models.unet import UNetFamily, guide
+from chairlift.models.unet import UNetFamily
 from chairlift.request import GenerationRequest
 
 
@@ -52,14 +52,8 @@ class StableDiffusion(UNetFamily):
     def row_conditioning(self, request: GenerationRequest) -> Mapping[str, Tensor]:
         return {"guidance_rescale": torch.tensor(request.guidance_rescale)}
 
-    def denoise(self, batch: ForwardBatch) -> Tensor:
-        output = self._unet(
-            batch.latents.contiguous(memory_format=torch.channels_last),
-            batch.timesteps,
-            encoder_hidden_states=batch.conditioning["text"],
-            return_dict=False,
-        )[0]
-        return guide(output.contiguous(), batch)
+    def forward(self, batch: ForwardBatch) -> Tensor:
+        return self.predict_noise(batch)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         latents = (latents.to(self.dtype) / self._vae.config.scaling_factor).contiguous(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from chairlift.card import Defaults, Guidance, Limits
 from chairlift.errors import ModelError
 from chairlift.models.adapter import ForwardBatch, combine_guidance
 from chairlift.models.checkpoint import Checkpoint
+from chairlift.models.compiling import mark_entries
 from chairlift.models.family import MAX_STEPS, Family, default_sampler
 from chairlift.request import GenerationRequest
 from chairlift.sampling.schedule import DIFFUSION_SAMPLERS, Schedule, diffusion_schedule
@@ -37,6 +40,7 @@ class UNetFamily(Family):
     """
 
     denoisers = ("unet",)
+    compile_whole = True
 
     def __init__(self, checkpoint: Checkpoint, guidance_scale: float) -> None:
         super().__init__(checkpoint)
@@ -66,6 +70,31 @@ class UNetFamily(Family):
     def batch_key(self, request: GenerationRequest) -> BatchKey:
         height, width = request.height // self._scale, request.width // self._scale
         return BatchKey(self.card.id, (self._unet.config.in_channels, height, width), "text")
+
+    def predict_noise(
+        self, batch: ForwardBatch, added: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """The UNet's output, ``(guided + rows, …)``.
+
+        Args:
+            batch: Its conditioning has ``text``.
+            added: What the UNet is told besides, each ``(guided + rows, …)``.
+        """
+        latents = batch.latents.contiguous(memory_format=torch.channels_last)
+        text = batch.conditioning["text"]
+        if self.compilation is not None:
+            mark_entries(latents, batch.timesteps, text, *(added or {}).values())
+        output: Tensor = self._unet(
+            latents,
+            batch.timesteps,
+            encoder_hidden_states=text,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+        return output.contiguous()
+
+    def guide(self, output: Tensor, batch: ForwardBatch) -> Tensor:
+        return guide(output, batch)
 
     def schedule(self, request: GenerationRequest) -> Schedule:
         config = self._checkpoint.scheduler_config

@@ -17,7 +17,7 @@ from transformers import T5Tokenizer, UMT5EncoderModel
 
 from chairlift.card import Defaults, Guidance, Limits
 from chairlift.errors import ConfigurationError, ModelError
-from chairlift.models.adapter import Conditioning, ForwardBatch, combine_guidance, to_pixels
+from chairlift.models.adapter import Conditioning, ForwardBatch, to_pixels
 from chairlift.models.checkpoint import Checkpoint
 from chairlift.models.family import MAX_STEPS, Family
 from chairlift.models.flow import default_flow_sampler
@@ -110,17 +110,17 @@ class Wan(Family):
     def schedule(self, request: GenerationRequest) -> Schedule:
         return flow_schedule(request.sampler, request.steps, self._checkpoint.scheduler_config)
 
-    def denoise(self, batch: ForwardBatch) -> Tensor:
+    def forward(self, batch: ForwardBatch) -> Tensor:
         # Where expand_timesteps is set (Wan 2.2 TI2V-5B), the stock pipeline repeats the timestep
         # for every token, since those of a given picture have others. In text to video all are
         # equal, and one for each row gives the same without an embedding for each token.
-        output = self._checkpoint.parts[batch.key.model](
+        output: Tensor = self._checkpoint.parts[batch.key.model](
             batch.latents,
             batch.timesteps,
             encoder_hidden_states=batch.conditioning["text"],
             return_dict=False,
         )[0]
-        return combine_guidance(output, batch)
+        return output
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         latents = latents.to(self.dtype) / self._inverse_std + self._mean

@@ -132,7 +132,7 @@ class ZImage(Family):
             sigmas=torch.linspace(1.0, 1 / request.steps, request.steps).tolist(),
         )
 
-    def denoise(self, batch: ForwardBatch) -> Tensor:
+    def forward(self, batch: ForwardBatch) -> Tensor:
         # A list, since the transformer lays each row's positions behind its own text.
         outputs = self._transformer(
             list(batch.latents.unsqueeze(2).unbind()),
@@ -140,7 +140,10 @@ class ZImage(Family):
             batch.sequences["text"].unpad(),
             return_dict=False,
         )[0]
-        return -guide(torch.stack(outputs).squeeze(2), batch)
+        return -torch.stack(outputs).squeeze(2)
+
+    def guide(self, output: Tensor, batch: ForwardBatch) -> Tensor:
+        return guide(output, batch)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         config = self._vae.config

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
+
 import numpy as np
 
-from chairlift.scheduling.policies import View
+from chairlift.request import RowId
 from chairlift.scheduling.roster import Numbers
 from chairlift.scheduling.state import Group, State
 
 
-def predict(state: State, now: float) -> dict[str, float]:
+def predict(state: State, now: float, rows: Collection[RowId] | None = None) -> dict[str, float]:
     """Seconds from ``now`` until all rows of each request are done.
 
-    In each group the rows go in convoys of as many as fill a forward, in the policy's order; the
-    convoys of all groups go one after the other, by their heads.
+    Args:
+        state: Who is here.
+        now: The time.
+        rows: Only of the requests of these rows, which must be here; None is everybody. In a long
+            queue, to ask for a few is several times as cheap.
     """
     groups = list(state.groups.values())
     if not groups:
         return {}
+    seconds = _seconds(state, groups, now)
+    ids: Iterable[RowId] = (row.work.id for group in groups for row in group.rows)
+    if rows is not None:
+        ids, seconds = rows, seconds[_places(groups, rows)]
+    predicted: dict[str, float] = {}
+    for (request_id, _), eta in zip(ids, seconds.tolist(), strict=True):
+        predicted[request_id] = max(eta, predicted.get(request_id, 0.0))
+    return predicted
+
+
+def _seconds(state: State, groups: Sequence[Group], now: float) -> Numbers:
+    """The same of every row, group by group, in the order of their columns.
+
+    In each group the rows go in convoys of as many as fill a forward, in the policy's order; the
+    convoys of all groups go one after the other, by their heads.
+    """
     views = [state.view(group, now) for group in groups]
     places, heads, work, own = [], [], [], []
     first = 0
@@ -25,12 +46,14 @@ def predict(state: State, now: float) -> dict[str, float]:
         order = np.lexsort((ranks, -view.rows.column("priority")))
         convoy = 1 if state.one_at_a_time else state.cap(group)
         head = order[np.arange(len(order)) // convoy * convoy]
-        denoise = (view.rows.column("left") * view.each)[order]
+        left = view.rows.column("left")[order]
+        denoise = left * view.each
         once = state.costs.encode(group.shape) + view.finish
         places.append(first + order)
         heads.append(np.stack([-view.rows.column("priority")[head], ranks[head]]))
         work.append(denoise + once)
-        own.append(_alone(group, view)[order] - np.cumsum(denoise))
+        # Each row takes at least a tick for each evaluation that it has left.
+        own.append(left * view.tick - np.cumsum(denoise))
         first += len(order)
 
     priority, rank = np.concatenate(heads, axis=1)
@@ -39,14 +62,17 @@ def predict(state: State, now: float) -> dict[str, float]:
     seconds[np.concatenate(places)[order]] = (
         np.cumsum(np.concatenate(work)[order]) + np.maximum(np.concatenate(own), 0)[order]
     )
-    predicted: dict[str, float] = {}
-    rows = (row for group in groups for row in group.rows)
-    for row, eta in zip(rows, seconds.tolist(), strict=True):
-        id = row.work.id.request_id
-        predicted[id] = max(eta, predicted.get(id, 0.0))
-    return predicted
+    return seconds
 
 
-def _alone(group: Group, view: View) -> Numbers:
-    """Seconds that each row takes at least: a tick for each evaluation that it has left."""
-    return np.array([row.remaining for row in group.rows]) * view.tick
+def _places(groups: Sequence[Group], rows: Collection[RowId]) -> list[int]:
+    """Where these rows are among those of all groups."""
+    places = []
+    for id in rows:
+        first = 0
+        for group in groups:
+            if id in group.rows:
+                places.append(first + group.rows.place(id))
+                break
+            first += len(group)
+    return places

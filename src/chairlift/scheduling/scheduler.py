@@ -11,7 +11,7 @@ the very same object on a virtual clock. A turn of the engine's loop is::
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from chairlift.errors import ConfigurationError
 from chairlift.request import RowId
@@ -151,8 +151,7 @@ class Scheduler:
         each = result.seconds / len(plan.running)
         for id in plan.running:
             row = group.rows[id]
-            caller = state.callers[row.work.caller]
-            state.served[caller] += each
+            state.callers.serve(row.work.caller, each)
             row.advance()
             if id in result.failed or id in plan.finishing:
                 state.remove(group, id)
@@ -164,9 +163,11 @@ class Scheduler:
         if not result.failed and not result.out_of_memory:
             group.curve.observe(len(plan.running), result.seconds - result.encode_seconds)
 
-    def predict(self, now: float) -> dict[str, float]:
-        """In how many seconds each request that is here will be done; see :func:`predict`."""
-        return predict(self._state, now)
+    def predict(self, now: float, rows: Collection[RowId] | None = None) -> dict[str, float]:
+        """In how many seconds the requests of these rows, which must be here, will be done; those
+        of all that are here if ``rows`` is None. See :func:`predict`.
+        """
+        return predict(self._state, now, rows)
 
     def snapshot(self) -> Snapshot:
         groups = self._state.groups.values()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from chairlift.request import RowId
 from chairlift.scheduling.batch_key import BatchKey
+from chairlift.scheduling.callers import Callers
 from chairlift.scheduling.costs import Costs, Curve, Shape
 from chairlift.scheduling.policies import SOFT_DEADLINE, Policy, View
 from chairlift.scheduling.roster import Roster
@@ -60,12 +61,8 @@ class State:
     """How many there were."""
     arrivals: int = 0
     """How many rows there were."""
-    callers: dict[str, int] = field(default_factory=dict)
-    """The number of each."""
-    served: dict[int, float] = field(default_factory=dict)
-    """Seconds of the machine that each caller has had."""
-    present: dict[int, int] = field(default_factory=dict)
-    """Rows of each caller that are here."""
+    callers: Callers = field(default_factory=Callers)
+    """Who is here, and what each has had."""
 
     def cap(self, group: Group) -> int:
         """The most rows of ``group`` in one forward."""
@@ -110,7 +107,7 @@ class State:
             tick=tick,
             waste=max(0.0, tick / rows - each),
             finish=self.costs.decode(group.shape),
-            served=self.served,
+            served=self.callers.served,
         )
 
     def add(self, row: Progress) -> None:
@@ -133,29 +130,16 @@ class State:
             "alone": alone,
             "deadline": deadline,
             "priority": work.priority,
-            "caller": self._come(work.caller),
+            "caller": self.callers.come(work.caller),
         }
         group.rows.add(row, [values[name] for name in Roster.COLUMNS])
 
     def remove(self, group: Group, id: RowId) -> Progress:
         """Take a row out of its group, and an empty group out of the state."""
         row = group.rows.remove(id)
-        self.present[self.callers[row.work.caller]] -= 1
+        self.callers.leave(row.work.caller)
         if group.aboard.pop(id, None):
             row.aboard = False
         if not group.rows:
             del self.groups[group.key]
         return row
-
-    def _come(self, name: str) -> int:
-        """Count a row of a caller; the caller's number.
-
-        Who had no rows has had at least as much as whoever has had least of those that are here:
-        time that wasn't used can't be saved up.
-        """
-        here = [self.served[number] for number, rows in self.present.items() if rows]
-        number = self.callers.setdefault(name, len(self.callers))
-        if not self.present.get(number):
-            self.served[number] = max(self.served.get(number, 0.0), min(here, default=0.0))
-        self.present[number] = self.present.get(number, 0) + 1
-        return number

@@ -1,7 +1,7 @@
 """Who may come in: API keys, checked before anything else of a request is read.
 
-A key says that its bearer may come in, and tells bearers apart; it separates nothing: each of them
-sees all jobs.
+A key says that its bearer may come in, and whose requests and jobs are its bearer's: nobody else
+sees or ends them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,19 @@ so the page's files are open, and the page itself asks for the key and sends it 
 OPEN_FOLDER = "/page/"
 METRICS = "/metrics"
 
+OWNER_CHARACTERS = 32
+"""Hexadecimal digits; no two keys have the same."""
+
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^A-Z\s/*?#@]+")
 _READABLE_BY_OTHERS = 0o044
 
 caller: ContextVar[str] = ContextVar("caller", default="")
 """Which of the keys the request that is being answered came with, ``key 1`` for the first; never
 the key itself."""
+
+owner: ContextVar[str] = ContextVar("owner", default="")
+"""Whose the request is that is being answered, see :func:`owner_of`; empty where no key is needed.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +86,7 @@ class KeyCheck:
         self._app = app
         self._open_metrics = access.open_metrics
         self._digests = [_digest(key.encode()) for key in access.keys]
+        self._owners = [owner_of(key) for key in access.keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or is_open(scope["path"], open_metrics=self._open_metrics):
@@ -90,6 +98,7 @@ class KeyCheck:
             await error_response(Request(scope), error)(scope, receive, send)
             return
         caller.set(f"key {number}")
+        owner.set(self._owners[number - 1])
         await self._app(scope, receive, send)
 
     def _find_key(self, headers: Headers) -> int | None:
@@ -101,6 +110,13 @@ class KeyCheck:
         # long it takes; of digests, because lengths would be.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return matches.index(True) + 1 if any(matches) and scheme.lower() == "bearer" else None
+
+
+def owner_of(key: str) -> str:
+    """The name under which a key's requests and jobs are kept: the same wherever the key stands in
+    the list, and not the key.
+    """
+    return _digest(b"owner " + key.encode()).hex()[:OWNER_CHARACTERS]
 
 
 def is_open(path: str, *, open_metrics: bool = False) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import uuid
+from dataclasses import replace
 from typing import Literal
 
 from chairlift.engine.ride import Ride
-from chairlift.errors import QueueFull, UnknownModel
+from chairlift.errors import InvalidRequest, KeyQueueFull, QueueFull, UnknownModel
 from chairlift.request import GenerationRequest
-from chairlift.server.access import caller
+from chairlift.server.access import caller, owner
 from chairlift.server.idempotency import body_digest
 from chairlift.server.jobs.job import Job
+from chairlift.server.limits import Limits
+from chairlift.server.refusals import MAX_QUOTED
 from chairlift.server.schema import ImageGenerationBody
 from chairlift.server.state import ServerState
 
@@ -26,22 +29,57 @@ def admit(
     Raises:
         InvalidRequest: A value is out of bounds.
         UnknownModel: It names a model that isn't served.
+        KeyQueueFull: As many rows as are kept for its API key are already accepted.
         QueueFull: As many rows as are kept are already accepted.
     """
     card = state.client.card
-    if body.model not in (None, card.id):
+    if body.model is not None and body.model != card.id:
+        asked = body.model[:MAX_QUOTED]
         raise UnknownModel(
-            f"model is {body.model!r}; the model that is served is {card.id!r}", param="model"
+            f"model is {asked!r}; the model that is served is {card.id!r}", param="model"
         )
     request = body.to_request(card, id=f"{kind}_{uuid.uuid4().hex}", caller=caller.get())
-    pending = state.client.pending_rows
-    if pending + request.n > state.max_queue:
-        wait = math.ceil(state.client.activity.backlog_seconds)
-        raise QueueFull(
-            f"{pending} pictures are accepted and not done, of at most {state.max_queue}",
-            retry_after=max(1, min(MAX_RETRY_SECONDS, wait)),
-        )
+    request = replace(request, owner=owner.get())
+    _check_work(request, state.limits)
+    _check_room(request, state)
     return request
+
+
+def _check_work(request: GenerationRequest, limits: Limits) -> None:
+    """Refuse what can never be accepted."""
+    pixels = request.width * request.height * request.frames
+    work = pixels * request.steps * request.n / 1e6
+    if work > limits.max_megapixel_steps:
+        raise InvalidRequest(
+            f"size {request.size}, num_frames {request.frames}, num_inference_steps "
+            f"{request.steps} and n {request.n} are {work:.9g} megapixel steps; at most "
+            f"{limits.max_megapixel_steps:.9g} are allowed"
+        )
+    kept = min(limits.max_queue, limits.max_queue_per_key or limits.max_queue)
+    if request.n > kept:
+        raise InvalidRequest(
+            f"n is {request.n}; this server keeps at most {kept} pictures at once", param="n"
+        )
+
+
+def _check_room(request: GenerationRequest, state: ServerState) -> None:
+    limits, pending = state.limits, state.client.pending_rows
+    wait = math.ceil(state.client.activity.backlog_seconds)
+    retry_after = max(1, min(MAX_RETRY_SECONDS, wait))
+    if limits.max_queue_per_key is not None:
+        rides = state.client.rides.values()
+        own = sum(ride.request.n for ride in rides if ride.request.owner == request.owner)
+        if own + request.n > limits.max_queue_per_key:
+            raise KeyQueueFull(
+                f"{own} pictures of this API key are accepted and not done, of at most "
+                f"{limits.max_queue_per_key}",
+                retry_after=retry_after,
+            )
+    if pending + request.n > limits.max_queue:
+        raise QueueFull(
+            f"{pending} pictures are accepted and not done, of at most {limits.max_queue}",
+            retry_after=retry_after,
+        )
 
 
 async def admit_job(
@@ -54,7 +92,7 @@ async def admit_job(
         RequestError: It isn't accepted.
     """
     digest = body_digest(body)
-    if key and (known := await state.jobs.find(key, digest)):
+    if key and (known := await state.jobs.find(key, digest, owner.get())):
         return known, False
     request = admit(state, body, "job")
     return await state.jobs.submit(

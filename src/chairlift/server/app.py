@@ -8,12 +8,16 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 import chairlift
-from chairlift.engine.client import EngineClient
 from chairlift.server import images, openapi, operations, refusals
 from chairlift.server.access import Access, KeyCheck
 from chairlift.server.compat import a1111
+from chairlift.server.engine import Engine
+from chairlift.server.events import Streams
+from chairlift.server.intake import Intake
 from chairlift.server.jobs import routes as jobs_routes
 from chairlift.server.jobs.manager import JobManager
+from chairlift.server.lift import Lift
+from chairlift.server.limits import Limits
 from chairlift.server.metrics import Metrics
 from chairlift.server.page import routes as page
 from chairlift.server.request_id import RequestIds
@@ -25,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def create_app(
-    client: EngineClient,
-    jobs: JobManager,
+    client: Engine,
+    jobs: JobManager | None,
     *,
-    max_queue: int,
+    limits: Limits | None = None,
     access: Access | None = None,
     compat: Literal["a1111"] | None = None,
     tracing: Tracing | None = None,
@@ -37,13 +41,15 @@ def create_app(
 
     Args:
         client: The engine.
-        jobs: Those of that engine.
-        max_queue: The most rows that are accepted and not done.
+        jobs: Those of that engine; None keeps none.
+        limits: What is taken in; None are the defaults.
         access: Who is let in; None lets everybody in.
         compat: Another program whose clients are answered too.
         tracing: Makes spans of HTTP requests.
     """
     access = access or Access()
+    limits = limits or Limits()
+    streams = Streams(limits.max_streams)
     app = FastAPI(
         title="Chairlift",
         version=chairlift.__version__,
@@ -55,7 +61,12 @@ def create_app(
         telemetry=None if tracing is None else tracing.http,
     )
     app.state.server = ServerState(
-        client=client, jobs=jobs, metrics=Metrics(client), max_queue=max_queue
+        client=client,
+        job_manager=jobs,
+        lift=Lift(client),
+        metrics=Metrics(client, streams),
+        limits=limits,
+        streams=streams,
     )
     app.include_router(page.router)
     app.include_router(images.router)
@@ -66,7 +77,7 @@ def create_app(
     refusals.install(app)
     openapi.install(app, access)
     app.add_middleware(BrowserGuard, access=access)
-    app.add_middleware(refusals.BodyLimit)
+    app.add_middleware(Intake, limits=limits)
     if access.keys:
         app.add_middleware(KeyCheck, access=access)
     # Around all of it, so that also what is answered after an exception has an id and the headers.

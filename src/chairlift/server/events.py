@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from chairlift.errors import TooManyStreams
 
 HEARTBEAT_SECONDS = 15.0
 """After so long without an event a comment is sent, so that nobody between takes the connection
 for dead."""
 MAX_UNREAD = 64
 """Events that may wait for a slow reader before those that can be missed give way."""
+RETRY_SECONDS = 5
+"""When it is worth trying again, if too many streams are open."""
 
 
 def format_event(data: object, name: str | None = None) -> bytes:
@@ -70,12 +76,62 @@ class Outbox:
                 yield b": still here\n\n"
 
 
-def event_stream(
-    events: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
-) -> StreamingResponse:
-    """The answer that sends ``events`` until there are no more, or the reader is gone."""
-    return StreamingResponse(
-        events,
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})},
-    )
+class Streams:
+    """The event streams that are open.
+
+    Args:
+        most: How many there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.open = 0
+        """How many there are."""
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Room for one more.
+
+        Raises:
+            TooManyStreams: There is none.
+        """
+        if self.open >= self._most:
+            raise TooManyStreams(
+                f"{self.open} event streams are open, of at most {self._most}",
+                retry_after=RETRY_SECONDS,
+            )
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+
+class EventStream(StreamingResponse):
+    """The answer that sends events until there are no more, or the reader is gone.
+
+    Args:
+        events: They.
+        at_end: Called once when it has ended, in whatever way; also if nobody was there for the
+            first event, when nothing of ``events`` is run.
+        headers: Further ones.
+    """
+
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        at_end: Callable[[], object],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            events,
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})},
+        )
+        self._at_end = at_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._at_end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -16,6 +17,7 @@ from chairlift.errors import (
     InvalidRequest,
     QueueFull,
     RequestCancelled,
+    TooManyStreams,
     Unavailable,
     UnknownModel,
 )
@@ -61,6 +63,7 @@ ETA = header(
             IdempotencyMismatch,
             QueueFull,
             DeadlineUnattainable,
+            TooManyStreams,
             RequestCancelled,
             GenerationFailed,
             Unavailable,
@@ -77,23 +80,28 @@ async def generate_images(
     """
     state = state_of(request)
     body.check_streaming()
-    if key := check_key(idempotency_key):
-        return await _generate_once(state, body, key)
-    generation = admit(state, body, "req")
-    warnings = [*body.warnings(), *generation.warnings]
-    ride = state.client.submit(generation)
-    if body.stream:
-        return await stream_images(ride, warnings)
+    with ExitStack() as ending:
+        if body.stream:
+            ending.enter_context(state.streams.place())
+        if key := check_key(idempotency_key):
+            return await _generate_once(state, body, key, ending)
+        generation = admit(state, body, "req")
+        warnings = [*body.warnings(), *generation.warnings]
+        ride = state.client.submit(generation)
+        if body.stream:
+            return await stream_images(ride, warnings, ending)
     finished = await unless_disconnected(request, ride)
     return _answer(generation, finished.images, finished.timings, warnings, eta_header(ride))
 
 
-async def _generate_once(state: ServerState, body: ImageGenerationBody, key: str) -> Response:
+async def _generate_once(
+    state: ServerState, body: ImageGenerationBody, key: str, ending: ExitStack
+) -> Response:
     """The same by a job, which goes on without its caller."""
     jobs = state.jobs
     job, _ = await admit_job(state, body, key)
     if body.stream and (ride := jobs.ride(job.id)):
-        return await stream_images(ride, list(job.warnings), keep=True)
+        return await stream_images(ride, list(job.warnings), ending, keep=True)
     job = await jobs.wait(job.id)
     if job.error is not None:
         raise to_error(job.error)

@@ -81,7 +81,7 @@ def _kind(ride: Ride) -> str:
 
 def _code(ride: Ride) -> str | None:
     """The code of the error that it ended with."""
-    if ride.outcome == "finished":
+    if ride.outcome in ("finished", "kept"):
         return None
     if ride.outcome == "cancelled":
         return RequestCancelled.code

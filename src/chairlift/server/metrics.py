@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from chairlift.engine.client import EngineClient
 from chairlift.engine.messages import Activity
 from chairlift.engine.ride import OUTCOMES, Ride
 from chairlift.errors import REQUEST_ERRORS, RequestCancelled, RequestError
+from chairlift.server.engine import Engine
+from chairlift.server.events import Streams
 from chairlift.server.jobs.job import JobStatus
 from chairlift.server.jobs.store import StoreStatistics
+from chairlift.server.worker_processes import WorkerProcesses
 
 # Neighbours differ by at most a factor of 2, so that a quantile between them isn't far off.
 _REQUEST_BUCKETS = (
@@ -20,11 +22,11 @@ _REQUEST_BUCKETS = (
     60, 90, 120, 180, 300, 450, 600, 1200,
 )  # fmt: skip
 _QUEUE_BUCKETS = (0.01, 0.02, *_REQUEST_BUCKETS)
-_TICK_BUCKETS = (
+TICK_BUCKETS = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1,
     0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60,
 )  # fmt: skip
-_ROW_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+ROW_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 REFUSALS = tuple(
     code for code, error in REQUEST_ERRORS.items() if 400 <= error.status < RequestCancelled.status
@@ -37,21 +39,23 @@ class Metrics:
 
     Args:
         client: The engine.
+        streams: Those that are open.
     """
 
-    def __init__(self, client: EngineClient) -> None:
+    def __init__(self, client: Engine, streams: Streams) -> None:
         self.registry = CollectorRegistry()
         self._count_requests(client)
         self._time_requests()
         self._watch_engine(client)
         self._watch_jobs()
+        self._gauge("chairlift_streams_open", "Event streams that are open", lambda: streams.open)
         self._watch_processes(client)
         client.on_end.append(self._observe_end)
         client.listen(self._observe_activity)
 
     # ------------------------------------------------------------------ what there is
 
-    def _count_requests(self, client: EngineClient) -> None:
+    def _count_requests(self, client: Engine) -> None:
         self._requests = Counter(
             "chairlift_requests", "Requests that ended", ["outcome"], registry=self.registry
         )
@@ -88,17 +92,17 @@ class Metrics:
             registry=self.registry,
         )
 
-    def _watch_engine(self, client: EngineClient) -> None:
+    def _watch_engine(self, client: Engine) -> None:
         self._tick_seconds = Histogram(
             "chairlift_tick_seconds",
             "Time of a tick",
-            buckets=_TICK_BUCKETS,
+            buckets=TICK_BUCKETS,
             registry=self.registry,
         )
         self._batch_rows = Histogram(
             "chairlift_batch_rows",
             "Rows in a tick's forward",
-            buckets=_ROW_BUCKETS,
+            buckets=ROW_BUCKETS,
             registry=self.registry,
         )
         self._gauge(
@@ -108,7 +112,7 @@ class Metrics:
         )
         self._gauge(
             "chairlift_heartbeat_age_seconds",
-            "For how long the engine has said nothing although it has work",
+            "For how long the engine has said nothing although it loads or has work",
             lambda: client.silent_seconds,
         )
         restarts = Counter(
@@ -126,14 +130,12 @@ class Metrics:
             "chairlift_job_picture_bytes", "Size of all jobs' pictures", registry=self.registry
         )
 
-    def _watch_processes(self, client: EngineClient) -> None:
-        """Memory, CPU time and open files of the front end, and of the engine while there is one;
-        only where there is /proc.
+    def _watch_processes(self, client: Engine) -> None:
+        """Memory, CPU time and open files of the front end, and of the workers that there are; only
+        where there is /proc.
         """
         ProcessCollector(registry=self.registry)
-        ProcessCollector(
-            "chairlift_engine", lambda: client.worker_pid or "none", registry=self.registry
-        )
+        self.registry.register(WorkerProcesses(lambda: client.worker_pids))
 
     def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         Gauge(name, text, registry=self.registry).set_function(read)

@@ -18,10 +18,12 @@ from chairlift.card import ModelCard
 from chairlift.errors import (
     REQUEST_ERRORS,
     CrossSiteRequest,
+    HeadTooLarge,
     InvalidApiKey,
     MisdirectedRequest,
     PayloadTooLarge,
     RequestError,
+    RequestTimeout,
     UnsupportedMediaType,
 )
 from chairlift.server.access import Access, is_open
@@ -184,8 +186,9 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
 
 def _errors_around(path: str, method: str, access: Access) -> Iterator[type[RequestError]]:
     """The errors that come before any route is asked."""
+    yield HeadTooLarge
     if method != "get":
-        yield from (CrossSiteRequest, PayloadTooLarge, UnsupportedMediaType)
+        yield from (CrossSiteRequest, RequestTimeout, PayloadTooLarge, UnsupportedMediaType)
     if access.only_host is not None:
         yield MisdirectedRequest
     if access.keys and not is_open(path, open_metrics=access.open_metrics):

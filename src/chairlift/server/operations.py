@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator
-from itertools import islice
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import msgspec
@@ -16,21 +14,24 @@ from starlette.responses import Response
 
 import chairlift
 from chairlift.card import ModelCard
-from chairlift.engine.client import EngineClient
-from chairlift.engine.messages import Activity
-from chairlift.errors import InvalidRequest, StorageFailed, Unavailable, UnknownRequest
+from chairlift.errors import (
+    InvalidRequest,
+    StorageFailed,
+    TooManyStreams,
+    Unavailable,
+    UnknownRequest,
+    Unsupported,
+)
 from chairlift.request import IMAGE_FORMATS, VIDEO_FORMATS
 from chairlift.scheduling.names import POLICY_NAMES
-from chairlift.server.events import Outbox, event_stream, format_event
+from chairlift.server.access import owner
+from chairlift.server.events import EventStream, Outbox
 from chairlift.server.openapi import errors, events_of, reference
-from chairlift.server.schema import LiftReport, Queued
+from chairlift.server.schema import LiftReport
 from chairlift.server.state import state_of
 from chairlift.validation import MAX_IMAGES
 
 logger = logging.getLogger(__name__)
-
-SHOWN_IN_QUEUE = 50
-"""The most waiting requests that the lift names."""
 
 router = APIRouter(tags=["operations"])
 
@@ -93,7 +94,7 @@ async def get_policy(request: Request) -> PolicyBody:
     return PolicyBody(policy=state_of(request).client.policy)
 
 
-@router.put("/v1/policy", responses=errors(InvalidRequest))
+@router.put("/v1/policy", responses=errors(InvalidRequest, Unsupported))
 async def set_policy(body: PolicyBody, request: Request) -> PolicyBody:
     """Serve in another order from the next tick on."""
     if body.policy not in POLICY_NAMES:
@@ -157,7 +158,8 @@ async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     state = state_of(request)
     try:
-        state.metrics.observe_jobs(await state.jobs.statistics())
+        if state.job_manager is not None:
+            state.metrics.observe_jobs(await state.job_manager.statistics())
     except StorageFailed as error:
         logger.warning("%s; their metrics are old", error.message)
     text = generate_latest(state.metrics.registry)
@@ -167,52 +169,17 @@ async def metrics(request: Request) -> Response:
 @router.get(
     "/v1/lift",
     response_class=Response,
-    responses={200: {"content": events_of({"message": LiftReport})}},
+    responses={200: {"content": events_of({"message": LiftReport})}, **errors(TooManyStreams)},
 )
 async def watch_lift(request: Request) -> Response:
     """Server-sent events: every tick with the rows that ride in it, a few ticks an event. The
     stream ends with the server.
     """
-    client, outbox = state_of(request).client, Outbox()
-
-    def listener(activity: Activity) -> None:
-        outbox.put(format_event(_look(client, activity)), missable=True)
-        if client.is_closed:
-            outbox.close()
-
-    async def events() -> AsyncIterator[bytes]:
-        stop = client.listen(listener)
-        listener(msgspec.structs.replace(client.activity, ticks=[]))
-        try:
-            async for event in outbox:
-                yield event
-        finally:
-            stop()
-
-    return event_stream(events())
-
-
-def _look(client: EngineClient, activity: Activity) -> LiftReport:
-    """What a report says, and who waits."""
-    now = asyncio.get_running_loop().time()
-    waiting = (ride for ride in client.rides.values() if not ride.boarded.is_set())
-    queue = [
-        Queued(
-            id=ride.request.id,
-            images=ride.request.n,
-            width=ride.request.width,
-            height=ride.request.height,
-            eta_s=ride.eta_s(now),
-        )
-        for ride in islice(waiting, SHOWN_IN_QUEUE)
-    ]
-    return LiftReport(
-        ticks=activity.ticks,
-        running=activity.running,
-        waiting=activity.waiting,
-        backlog_seconds=activity.backlog_seconds,
-        queue=queue,
-    )
+    state, outbox = state_of(request), Outbox()
+    with ExitStack() as ending:
+        ending.enter_context(state.streams.place())
+        ending.callback(state.lift.join(outbox))
+        return EventStream(aiter(outbox), ending.pop_all().close)
 
 
 class Cancellation(BaseModel):
@@ -224,7 +191,10 @@ class Cancellation(BaseModel):
 
 @router.post("/v1/requests/{request_id}/cancel", responses=errors(UnknownRequest))
 async def cancel_request(request_id: str, request: Request) -> Cancellation:
-    """End a request, whoever waits for it; its rows are off the lift by the next tick."""
-    if not state_of(request).client.cancel(request_id):
+    """End a request of one's own; its rows are off the lift by the next tick."""
+    client, who = state_of(request).client, owner.get()
+    ride = client.rides.get(request_id)
+    is_foreign = ride is not None and who not in ("", ride.request.owner)
+    if is_foreign or not client.cancel(request_id):
         raise UnknownRequest(f"there is no request {request_id[:80]!r} that isn't finished")
     return Cancellation(id=request_id)

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's error object, and the bound on bodies."""
+"""Errors as OpenAI's error object."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chairlift.errors import InvalidApiKey, InvalidRequest, PayloadTooLarge, RequestError
+from chairlift.errors import InvalidApiKey, InvalidRequest, RequestError, RequestTimeout
 from chairlift.server.logs import log_refused
 from chairlift.server.metrics import REFUSALS
 from chairlift.server.state import state_of
 
-MAX_BODY_BYTES = 1 * 2**20
 MAX_QUOTED = 80
 """Characters of a wrong name or value that are quoted."""
 
@@ -34,6 +32,8 @@ def error_response(request: Request, error: RequestError) -> Response:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, InvalidApiKey):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RequestTimeout):
+        headers["Connection"] = "close"  # The rest of the body may come, and is no request.
     return _response(error.to_object(), error.status, headers)
 
 
@@ -51,7 +51,9 @@ def install(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == HTTPStatus.BAD_REQUEST:
-            reason = error.__cause__ or error.detail
+            # Of what is wrong with a body's text; any other cause is our own affair.
+            known = isinstance(error.__cause__, ValueError | RecursionError)
+            reason = error.__cause__ if known else error.detail
             return error_response(request, InvalidRequest(f"the body can't be read: {reason}"))
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             error.headers = {"Allow": ", ".join(sorted(_methods(request)))}
@@ -61,7 +63,9 @@ def install(app: FastAPI) -> None:
         return _response(refusal, error.status_code, error.headers)
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        return error_response(request, RequestError("an internal error has occurred"))
+        answer = error_response(request, RequestError("an internal error has occurred"))
+        answer.headers["Connection"] = "close"  # As uvicorn does then, without saying so.
+        return answer
 
     app.add_exception_handler(RequestError, request_error)
     app.add_exception_handler(RequestValidationError, validation_error)
@@ -101,41 +105,3 @@ def explain(error: RequestValidationError) -> InvalidRequest:
     value = json.dumps(first["input"], default=str)[:MAX_QUOTED]
     expected = first["msg"][0].lower() + first["msg"][1:]
     return InvalidRequest(f"{param} is {value}; {expected}", param=param)
-
-
-class BodyLimit:
-    """ASGI middleware that reads a body of at most :data:`MAX_BODY_BYTES`, and all of it before
-    the application sees the first byte.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            await self._app(scope, receive, send)
-            return
-        try:
-            body = await _read_body(scope, receive)
-        except PayloadTooLarge as error:
-            await error_response(Request(scope), error)(scope, receive, send)
-            return
-        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replay() -> Message:
-            return messages.pop() if messages else await receive()
-
-        await self._app(scope, replay, send)
-
-
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    declared = dict(scope["headers"]).get(b"content-length", b"0")
-    body = b""
-    more = True
-    while more:
-        if len(body) > MAX_BODY_BYTES or int(declared) > MAX_BODY_BYTES:
-            raise PayloadTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return body

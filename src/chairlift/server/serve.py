@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -25,9 +26,11 @@ from chairlift.models.source import LoadFormat, find_local_model, is_fake, is_hu
 from chairlift.scheduling.names import check_policy
 from chairlift.server.access import Access, is_loopback
 from chairlift.server.app import create_app
+from chairlift.server.connections import HttpConfig
 from chairlift.server.jobs.data_dir import DataDir, open_data_dir
 from chairlift.server.jobs.manager import JobManager, Retention
 from chairlift.server.jobs.store import JobStore
+from chairlift.server.limits import Limits, fit_to_open_files
 from chairlift.server.logs import RequestLog
 from chairlift.server.request_id import name_request
 from chairlift.tables import load_costs
@@ -53,11 +56,12 @@ class ServeConfig:
     """What ``chairlift serve`` is told."""
 
     worker: WorkerConfig
+    workers: int | None = 1
+    """How many engine processes there are; None is one for each CUDA device."""
     host: str = "127.0.0.1"
     port: int = 8000
     """0 takes a free one."""
-    max_queue: int = 256
-    """The most rows that are accepted and not done."""
+    limits: Limits = field(default_factory=Limits)
     data_dir: Path | None = None
     """Where jobs and their pictures are kept; None is a folder of the port's."""
     retention: Retention = field(default_factory=Retention)
@@ -95,6 +99,9 @@ def serve(
     load_costs(config.worker.costs)
     check_policy(config.worker.policy)
     check_certificate(config.ssl_certfile, config.ssl_keyfile)
+    check_workers(config.workers, config.worker)
+    if config.limits.max_queue_per_key is not None and not config.access.keys:
+        raise ConfigurationError("--max-queue-per-key needs an API key")
     # It is cancelled by a signal that comes before requests are taken.
     with (
         log_lines(config.worker.log_format, name_request),
@@ -102,7 +109,11 @@ def serve(
         open_tracing() as tracing,
         suppress(asyncio.CancelledError),
     ):
-        config = replace(config, access=restrict(config.access, config.host, listening))
+        config = replace(
+            config,
+            access=restrict(config.access, config.host, listening),
+            limits=fit_to_open_files(config.limits),
+        )
         asyncio.run(_serve(config, listening, tracing, on_loading, on_ready))
 
 
@@ -135,6 +146,19 @@ def check_certificate(certificate: Path | None, key: Path | None) -> None:
             f"{certificate} and {key or certificate} are no TLS certificate with its key, "
             f"in PEM and without a password: {error.reason or error}"
         ) from None
+
+
+def check_workers(workers: int | None, config: WorkerConfig) -> None:
+    """Each of several workers takes a CUDA device of its own, if any.
+
+    Raises:
+        ConfigurationError: All would be on the same.
+    """
+    if workers is not None and workers > 1 and config.device.startswith("cuda:"):
+        raise ConfigurationError(
+            f"--workers is {workers} and --device is {config.device}, which is one device; "
+            "with several workers it must be auto, cpu or cuda"
+        )
 
 
 def restrict(access: Access, host: str, listening: socket.socket) -> Access:
@@ -265,7 +289,7 @@ async def _serve(
 ) -> None:
     serving = asyncio.current_task()
     assert serving is not None
-    client = EngineClient(config.worker, on_loading, config.hang_timeout)
+    client = EngineClient(config.worker, on_loading, config.hang_timeout, config.workers)
     client.on_end.append(RequestLog(config.log_prompts))
     if tracing is not None:
         client.on_end.append(tracing)
@@ -278,6 +302,9 @@ async def _serve(
             ready = await client.start()
             await jobs.start()
             server = _create_server(config, client, jobs, tracing)
+            # All of this stays: nobody need wait while it is looked through for garbage.
+            gc.collect()
+            gc.freeze()
             on_ready(ready, _url(listening, config.ssl_certfile is not None))
             await server.serve(sockets=[listening])
         finally:
@@ -301,23 +328,19 @@ def _create_server(
     app = create_app(
         client,
         jobs,
-        max_queue=config.max_queue,
+        limits=config.limits,
         access=config.access,
         compat=config.compat,
         tracing=tracing,
     )
-    uvicorn_config = uvicorn.Config(
+    http_config = HttpConfig(
         app,
-        log_config=None,  # Its lines are written like ours.
-        log_level="warning",
-        access_log=False,
-        server_header=False,
+        config.limits,
+        shutdown_seconds=config.shutdown_timeout + SLOW_CALLER_SECONDS,
         ssl_certfile=config.ssl_certfile,
         ssl_keyfile=config.ssl_keyfile,
-        reset_contextvars=True,  # A request is in no trace of the one before it.
-        timeout_graceful_shutdown=config.shutdown_timeout + SLOW_CALLER_SECONDS,
     )
-    return _Server(uvicorn_config, client, jobs, config.shutdown_timeout)
+    return _Server(http_config, client, jobs, config.shutdown_timeout)
 
 
 def _url(listening: socket.socket, is_secure: bool) -> str:

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from chairlift.engine.client import EngineClient
+from chairlift.errors import Unsupported
+from chairlift.server.engine import Engine
+from chairlift.server.events import Streams
 from chairlift.server.jobs.manager import JobManager
+from chairlift.server.lift import Lift
+from chairlift.server.limits import Limits
 from chairlift.server.metrics import Metrics
 
 
@@ -15,11 +19,26 @@ from chairlift.server.metrics import Metrics
 class ServerState:
     """One server."""
 
-    client: EngineClient
-    jobs: JobManager
+    client: Engine
+    job_manager: JobManager | None
+    """None keeps no jobs."""
+    lift: Lift
     metrics: Metrics
-    max_queue: int
-    """The most rows that are accepted and not done."""
+    limits: Limits
+    streams: Streams
+
+    @property
+    def jobs(self) -> JobManager:
+        """Those that are kept.
+
+        Raises:
+            Unsupported: None are.
+        """
+        if self.job_manager is None:
+            raise Unsupported(
+                "this server has no data folder: it keeps no jobs, and knows no Idempotency-Key"
+            )
+        return self.job_manager
 
 
 def state_of(request: Request) -> ServerState:

@@ -5,7 +5,7 @@ ones, as the events that OpenAI's clients expect.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 from starlette.responses import Response
 
@@ -14,17 +14,20 @@ from chairlift.engine.ride import Ride
 from chairlift.errors import RequestError
 from chairlift.request import GenerationRequest
 from chairlift.server.admission import eta_header
-from chairlift.server.events import Outbox, event_stream, format_event
+from chairlift.server.events import EventStream, Outbox, format_event
 from chairlift.server.partials import Partials
 from chairlift.server.schema import CompletedImage
 
 
-async def stream_images(ride: Ride, warnings: list[str], keep: bool = False) -> Response:
+async def stream_images(
+    ride: Ride, warnings: list[str], ending: ExitStack, keep: bool = False
+) -> Response:
     """The stream of a request, which begins when the engine has accepted it.
 
     Args:
         ride: It.
         warnings: For the last events.
+        ending: What is to be closed at the end of the stream; it is taken over.
         keep: Whether it goes on when its reader goes away.
 
     Raises:
@@ -41,22 +44,16 @@ async def stream_images(ride: Ride, warnings: list[str], keep: bool = False) -> 
             outbox.put(event)
         outbox.close()
 
-    async def events() -> AsyncIterator[bytes]:
-        try:
-            async for event in outbox:
-                yield event
-        finally:
-            ride.listeners.discard(show)
-            if not keep:
-                ride.answer.cancel()
-
+    if not keep:
+        ending.callback(ride.answer.cancel)
     ride.is_streamed = True
     ride.listeners.add(show)
+    ending.callback(ride.listeners.discard, show)
     ride.answer.add_done_callback(end)
     await ride.reach(ride.accepted)
     if ride.answer.done():
         ride.answer.result()
-    return event_stream(events(), eta_header(ride))
+    return EventStream(aiter(outbox), ending.pop_all().close, eta_header(ride))
 
 
 def _last_events(ride: Ride, warnings: list[str]) -> list[bytes]:

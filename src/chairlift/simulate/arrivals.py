@@ -24,6 +24,19 @@ ON = 0.25
 """Share of the time that is burst (``on-off``)."""
 CLIENTS = 16
 """How many there are (``closed``)."""
+DAY = 86_400.0
+"""Seconds after which the rate begins again (``day``)."""
+SWING = 0.6
+"""By this share of the mean the rate is lower at the beginning of a day, and higher in its middle
+(``day``)."""
+FLOOD = 3.0
+"""So many times the rate of the hour during a flood (``day``)."""
+FLOOD_S = 300.0
+"""Mean seconds of a flood, which are exponential (``day``)."""
+FLOODS = 24
+"""Mean number of floods a day (``day``)."""
+RESOLUTION = 10.0
+"""Seconds for which the rate is the same (``day``)."""
 
 Times = NDArray[np.float64]
 
@@ -111,7 +124,7 @@ def create_source(pattern: str, mix: Mix, rate: float, requests: int, seed: int)
     """
     if pattern == "closed":
         return ClosedLoop(mix, requests, CLIENTS, CLIENTS / rate, seed)
-    patterns = {"poisson": _poisson, "gamma": _gamma, "on-off": _on_off}
+    patterns = {"poisson": _poisson, "gamma": _gamma, "on-off": _on_off, "day": _day}
     if pattern not in patterns:
         names = ", ".join((*patterns, "closed"))
         raise ConfigurationError(f"the arrivals are {pattern!r}; they must be one of {names}")
@@ -147,3 +160,20 @@ def _on_off(rng: np.random.Generator, count: int, rate: float) -> Times:
     pauses = np.cumsum(rng.exponential(BURST * (1 - ON) / rate, count))
     before = np.searchsorted(bursts, busy)
     return busy + np.where(before, pauses[before - 1], 0.0)
+
+
+def _day(rng: np.random.Generator, count: int, rate: float) -> Times:
+    """A Poisson process whose rate follows the day, and is higher during floods."""
+    grid = np.arange(0.0, 2 * count / rate + 2 * DAY, RESOLUTION)
+    course = 1 - SWING * np.cos(2 * np.pi * grid / DAY)
+    mean_gap = DAY / FLOODS - FLOOD_S
+    most = int(4 * grid[-1] / DAY * FLOODS) + 16
+    gaps, lengths = rng.exponential(mean_gap, most), rng.exponential(FLOOD_S, most)
+    begins = np.cumsum(gaps + lengths) - lengths
+    last = np.searchsorted(begins, grid) - 1
+    flooded = (last >= 0) & (grid < begins[last] + lengths[last])
+    course *= np.where(flooded, FLOOD, 1.0)
+    # As many arrivals in the mean as the other patterns have.
+    course /= 1 + (FLOOD - 1) * FLOOD_S * FLOODS / DAY
+    expected = rate * RESOLUTION * np.concatenate([[0.0], np.cumsum(course)[:-1]])
+    return np.asarray(np.interp(np.cumsum(rng.exponential(1.0, count)), expected, grid))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from chairlift.errors import ConfigurationError
 from chairlift.scheduling.costs import Costs
@@ -12,7 +13,8 @@ from chairlift.simulate.contestant import create_scheduler
 from chairlift.simulate.names import MIX_NAMES
 from chairlift.simulate.report import Report, create_report, mean_report
 from chairlift.simulate.router import create_router
-from chairlift.simulate.simulation import simulate
+from chairlift.simulate.scenario import Scenario
+from chairlift.simulate.simulation import Sample, simulate_fleet
 from chairlift.simulate.workload import MIXES, Job, capacity
 
 Workload = Callable[[float | None, int], Source]
@@ -26,6 +28,8 @@ class Result:
     mean: Report
     each: list[Report]
     """For each seed."""
+    samples: Sequence[Sample]
+    """Of the first seed: the fleet at each decision of the autoscaler."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +43,8 @@ class Comparison:
     loads: Sequence[float | None]
     """Shares of the capacity; None for a workload that has a rate of its own."""
     seeds: Sequence[int]
-    replicas: int = 1
+    scenario: Scenario = field(default_factory=Scenario)
+    """How many replicas there are, and what they go through."""
     router: str = "round-robin"
     max_batch_size: int | None = None
 
@@ -53,16 +58,20 @@ class Comparison:
             create_scheduler(policy, self.costs, self.max_batch_size)
         for policy in self.policies:
             for load in self.loads:
-                each = [self._run(policy, load, seed) for seed in self.seeds]
-                yield Result(mean_report(each), each)
+                ran = [self._run(policy, load, seed) for seed in self.seeds]
+                each = [report for report, _ in ran]
+                yield Result(mean_report(each), each, ran[0][1])
 
-    def _run(self, policy: str, load: float | None, seed: int) -> Report:
-        schedulers = [
-            create_scheduler(policy, self.costs, self.max_batch_size) for _ in range(self.replicas)
-        ]
-        router = create_router(self.router, seed)
-        simulation = simulate(self.workload(load, seed), schedulers, router, self.costs)
-        return create_report(policy, load, simulation)
+    def _run(self, policy: str, load: float | None, seed: int) -> tuple[Report, Sequence[Sample]]:
+        simulation = simulate_fleet(
+            self.workload(load, seed),
+            self.scenario,
+            partial(create_scheduler, policy, self.costs, self.max_batch_size),
+            create_router(self.router, seed),
+            self.costs,
+            seed,
+        )
+        return create_report(policy, load, simulation), simulation.samples
 
 
 def given_workload(jobs: Sequence[Job]) -> Workload:

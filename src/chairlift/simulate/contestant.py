@@ -7,10 +7,10 @@ from copy import deepcopy
 from chairlift.errors import ConfigurationError
 from chairlift.scheduling.costs import Costs
 from chairlift.scheduling.policies import POLICIES
-from chairlift.scheduling.scheduler import Scheduler
 from chairlift.simulate.names import CONTESTANT_NAMES
 from chairlift.simulate.peers import PeerScheduler
 from chairlift.simulate.replica import Schedules
+from chairlift.simulate.stretches import StretchScheduler
 
 COMPARISON_ROWS = 8
 """The most rows in one forward of those that don't know a knee."""
@@ -32,13 +32,13 @@ def create_scheduler(name: str, costs: Costs, max_batch_size: int | None = None)
     """
     known = deepcopy(costs)
     if name in POLICIES:
-        return Scheduler(policy=name, max_batch_size=max_batch_size, costs=known)
+        return StretchScheduler(policy=name, max_batch_size=max_batch_size, costs=known)
     rows = COMPARISON_ROWS if max_batch_size is None else max_batch_size
     match name:
         case "off":
-            return Scheduler(batching="off", max_batch_size=rows, costs=known)
+            return StretchScheduler(batching="off", max_batch_size=rows, costs=known)
         case "dynamic":
-            return Scheduler(
+            return StretchScheduler(
                 batching="dynamic", max_batch_size=rows, batch_delay=BATCH_DELAY, costs=known
             )
         case "peers":

@@ -1,12 +1,16 @@
-"""Latency and attainment over load, as a picture. Needs the extra ``plots``."""
+"""Latency and attainment over load, and a fleet over time, as pictures. Need the extra
+``plots``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from chairlift.errors import ConfigurationError
-from chairlift.simulate.report import GOOD, Report
+from chairlift.simulate.report import GOOD, HOUR, Report
+from chairlift.simulate.simulation import Sample
 
 
 def plot(reports: Sequence[Report], path: Path) -> None:
@@ -19,11 +23,7 @@ def plot(reports: Sequence[Report], path: Path) -> None:
     Raises:
         ConfigurationError: matplotlib isn't installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigurationError("plots need matplotlib: pip install 'chairlift[plots]'") from None
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure = _create_figure()
     latency, attainment = figure.subplots(1, 2)
     policies = dict.fromkeys(report.policy for report in reports)
     for number, policy in enumerate(policies):
@@ -42,3 +42,36 @@ def plot(reports: Sequence[Report], path: Path) -> None:
         axes.grid(alpha=0.3)
     attainment.legend()
     figure.savefig(path, dpi=120)
+
+
+def plot_fleet(samples: Sequence[Sample], path: Path) -> None:
+    """Write a PNG file: replicas, and seconds of work for each of them, over time.
+
+    Args:
+        samples: In order; at least one.
+        path: Where to.
+
+    Raises:
+        ConfigurationError: matplotlib isn't installed.
+    """
+    figure = _create_figure()
+    replicas, backlog = figure.subplots(2, 1, sharex=True)
+    hours = [(sample.now - samples[0].now) / HOUR for sample in samples]
+    replicas.plot(hours, [sample.target for sample in samples], label="should be", color="C1")
+    replicas.plot(hours, [sample.replicas for sample in samples], label="take requests", color="C0")
+    each = [sample.backlog_s / max(1, sample.replicas) for sample in samples]
+    backlog.plot(hours, each, color="C0")
+    replicas.set(ylabel="replicas", ylim=(0, None))
+    replicas.legend()
+    backlog.set(ylabel="seconds of work a replica", ylim=(0, None), xlabel="hours")
+    for axes in (replicas, backlog):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def _create_figure() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigurationError("plots need matplotlib: pip install 'chairlift[plots]'") from None
+    return Figure(figsize=(12, 4.5), layout="constrained")

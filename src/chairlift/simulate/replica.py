@@ -11,23 +11,30 @@ The rules of its clock, which are those of :mod:`chairlift.engine.loop`:
 * A job has started when the tick begins in which its first row joins, and is finished when its
   last row is.
 * A replica without a tick turns when a job arrives, or when its plan says.
+* Where it is told to, it makes a whole stretch of ticks in one turn
+  (:mod:`chairlift.simulate.stretches`); a job that arrives ends the stretch after the tick that is
+  under way.
 
 The costs are the truth, never the scheduler's copy, which learns.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from chairlift.request import RowId
 from chairlift.scheduling.batch_key import BatchKey
-from chairlift.scheduling.costs import Costs, Shape
+from chairlift.scheduling.costs import Shape
 from chairlift.scheduling.plan import Plan, TickResult
 from chairlift.scheduling.work import Leg, RowWork
-from chairlift.simulate.workload import Job, alone
+from chairlift.simulate.stretches import Stretch
+from chairlift.simulate.truth import Truth
+from chairlift.simulate.workload import Job
 
 
 class Schedules(Protocol):
@@ -37,6 +44,13 @@ class Schedules(Protocol):
     def plan(self, now: float) -> Plan: ...
     def update(self, result: TickResult) -> None: ...
     def backlog(self) -> float: ...
+
+
+class Stretches(Schedules, Protocol):
+    """What it needs of one that is told of several ticks at once."""
+
+    def stretch(self, plan: Plan) -> Stretch: ...
+    def skip(self, plan: Plan, ticks: int, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +77,60 @@ class BatchStatistics:
     """How many there were, by their number of rows."""
     busy_s: float
     """Ticks and decoding."""
+    present_s: float
+    """From when it began to start until it was gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A job and its number, which no two have in common."""
+
+    number: int
+    job: Job
+    shape: Shape
 
 
 @dataclass(slots=True)
 class _Open:
     """A job that isn't finished."""
 
-    job: Job
-    number: int
-    shape: Shape
+    entry: Entry
     rows: int
     """Those that aren't finished."""
     start: float | None = None
+
+
+@dataclass(slots=True)
+class _Running:
+    """Ticks that are under way."""
+
+    plan: Plan
+    start: float
+    encode: float
+    step: float
+    decode: float
+    """Of one row."""
+    ticks: int
+    finishing: frozenset[RowId]
+
+    @property
+    def seconds(self) -> float:
+        return self.encode + self.ticks * self.step + len(self.finishing) * self.decode
+
+    def shorten(self, now: float) -> None:
+        """End with the tick that is under way."""
+        ticks = max(1, math.ceil((now - self.start - self.encode) / self.step))
+        if ticks < self.ticks:
+            self.ticks, self.finishing = ticks, frozenset()
+
+    @property
+    def result(self) -> TickResult:
+        """Of the last tick."""
+        last = self.plan
+        if self.ticks > 1:
+            last = Plan(key=last.key, running=last.running, finishing=self.finishing)
+        seconds = self.encode + self.step
+        return TickResult(plan=last, seconds=seconds, encode_seconds=self.encode)
 
 
 class Replica:
@@ -83,21 +139,29 @@ class Replica:
     Args:
         number: Its own.
         scheduler: Chooses the rows of every tick.
-        costs: What ticks really take.
+        truth: What ticks really take.
+        stretches: The scheduler again, where it is told of several ticks at once.
     """
 
-    def __init__(self, number: int, scheduler: Schedules, costs: Costs) -> None:
+    def __init__(
+        self,
+        number: int,
+        scheduler: Schedules,
+        truth: Truth,
+        stretches: Stretches | None = None,
+    ) -> None:
         self.number = number
         self.next_turn: float | None = None
         """When it turns next, unless something arrives before; None while it has nothing to do."""
         self._scheduler = scheduler
-        self._costs = costs
-        self._seconds: dict[tuple[Shape, int], float] = {}
+        self._stretches = stretches
+        self._truth = truth
         self._open: dict[str, _Open] = {}
-        self._running: TickResult | None = None
+        self._running: _Running | None = None
+        self._last = 0.0
+        """When something came or happened."""
         self._ticks: Counter[int] = Counter()
         self._busy = 0.0
-        self._backlog: float | None = None
 
     @property
     def requests(self) -> int:
@@ -105,85 +169,93 @@ class Replica:
         return len(self._open)
 
     @property
-    def backlog(self) -> float:
-        """Predicted seconds of work."""
-        if self._backlog is None:
-            self._backlog = self._scheduler.backlog()
-        return self._backlog
+    def busy_until(self) -> float:
+        """When all that is here is predicted to be done; a moment that has passed if nothing is."""
+        if not self._open:
+            return 0.0
+        backlog = self._scheduler.backlog()
+        if self._running is None:
+            return self._last + backlog
+        return self._running.start + max(backlog, self._running.seconds)
 
-    @property
-    def idle(self) -> bool:
-        """Whether no tick is under way."""
-        return self._running is None
+    def statistics(self, present_s: float) -> BatchStatistics:
+        return BatchStatistics(dict(sorted(self._ticks.items())), self._busy, present_s)
 
-    @property
-    def statistics(self) -> BatchStatistics:
-        return BatchStatistics(dict(sorted(self._ticks.items())), self._busy)
+    def submit(self, entry: Entry, now: float) -> None:
+        """A job arrives; :attr:`next_turn` may come to be earlier."""
+        id, job, self._last = str(entry.number), entry.job, now
+        self._open[id] = _Open(entry, job.n)
+        self._scheduler.submit(create_rows(job, id, entry.shape))
+        if self._running is None:
+            self.next_turn = now
+        elif self._running.ticks > 1:
+            self._running.shorten(now)
+            self.next_turn = self._running.start + self._running.seconds
 
-    def submit(self, job: Job, number: int) -> None:
-        """A job arrives.
-
-        Args:
-            job: It.
-            number: Names it; no two have the same.
-        """
-        id, shape = str(number), job.shape
-        self._open[id] = _Open(job, number, shape, job.n)
-        self._scheduler.submit(create_rows(job, id))
-        self._backlog = None
-
-    def turn(self, now: float) -> list[tuple[int, Outcome]]:
-        """Settle and plan; see the module. Returns what has finished, with its number."""
-        outcomes = self._settle(now)
-        plan = self._scheduler.plan(now)
-        self._backlog = None
+    def turn(self, now: float) -> list[tuple[Entry, Outcome]]:
+        """Settle and plan; see the module. Returns what has finished."""
+        outcomes, self._last = self._settle(now), now
+        plan = self._scheduler.plan(now) if self._open else Plan()
         if plan.key is None:
-            self._running, self.next_turn = None, plan.wake_at
+            self.next_turn = plan.wake_at
             return outcomes
         for row in plan.joining:
             entry = self._open[row.request_id]
             entry.start = now if entry.start is None else entry.start
-        shape, rows = self._open[plan.running[0].request_id].shape, len(plan.running)
-        encode = len(plan.joining) * self._costs.encode(shape) if plan.joining else 0.0
-        tick = encode + self._step(shape, rows)
-        decode = len(plan.finishing) * self._costs.decode(shape) if plan.finishing else 0.0
-        self._running = TickResult(plan=plan, seconds=tick, encode_seconds=encode)
-        self._ticks[rows] += 1
-        self._busy += tick + decode
-        self.next_turn = now + tick + decode
+        truth, shape = self._truth, self._open[plan.running[0].request_id].entry.shape
+        stretch = self._stretches.stretch(plan) if self._stretches else Stretch(1, plan.finishing)
+        self._running = _Running(
+            plan=plan,
+            start=now,
+            encode=len(plan.joining) * truth.encode(shape),
+            step=truth.step(shape, len(plan.running)),
+            decode=truth.decode(shape),
+            ticks=stretch.ticks,
+            finishing=stretch.finishing,
+        )
+        self.next_turn = now + self._running.seconds
         return outcomes
 
-    def _settle(self, now: float) -> list[tuple[int, Outcome]]:
-        result = self._running
-        if result is None:
+    def abandon(self, now: float) -> list[Entry]:
+        """The machine is gone at ``now``. Returns the jobs that aren't finished."""
+        if self._running is not None:
+            self._busy += now - self._running.start
+        entries = [entry.entry for entry in self._open.values()]
+        self._open.clear()
+        self._running = self.next_turn = None
+        return entries
+
+    def _settle(self, now: float) -> list[tuple[Entry, Outcome]]:
+        running, self._running = self._running, None
+        if running is None:
             return []
-        self._scheduler.update(result)
-        if not result.plan.finishing:
+        if self._stretches and running.ticks > 1:
+            self._stretches.skip(running.plan, running.ticks - 1, running.step)
+        self._scheduler.update(running.result)
+        self._ticks[len(running.plan.running)] += running.ticks
+        self._busy += running.seconds
+        if not running.finishing:
             return []
         # In the order of the forward: that of a set differs from run to run.
-        done = [row for row in result.plan.running if row in result.plan.finishing]
+        done = [row for row in running.plan.running if row in running.finishing]
         return [outcome for row in done for outcome in self._finish(row, now)]
 
-    def _finish(self, row: RowId, now: float) -> Iterable[tuple[int, Outcome]]:
+    def _finish(self, row: RowId, now: float) -> Iterator[tuple[Entry, Outcome]]:
         entry = self._open[row.request_id]
         entry.rows -= 1
         if entry.rows:
             return
         del self._open[row.request_id]
         assert entry.start is not None
-        seconds = alone(self._costs, entry.job)
-        yield entry.number, Outcome(entry.job, entry.start, now, seconds, self.number)
-
-    def _step(self, shape: Shape, rows: int) -> float:
-        if (shape, rows) not in self._seconds:
-            self._seconds[shape, rows] = self._costs.step(shape).seconds(rows)
-        return self._seconds[shape, rows]
+        job = entry.entry.job
+        seconds = self._truth.alone(entry.entry.shape, job)
+        yield entry.entry, Outcome(job, entry.start, now, seconds, self.number)
 
 
-def create_rows(job: Job, id: str) -> list[RowWork]:
-    """A job's rows, as the scheduler sees them."""
-    shape = job.shape
-    key = BatchKey("model", (shape.frames, shape.height, shape.width), "text")
+def create_rows(job: Job, id: str, shape: Shape | None = None) -> list[RowWork]:
+    """A job's rows, as the scheduler sees them; ``shape`` is the job's, where it is known."""
+    shape = job.shape if shape is None else shape
+    key = _key(shape)
     deadline = None if job.deadline_s is None else job.arrival_s + job.deadline_s
     return [
         RowWork(
@@ -198,3 +270,8 @@ def create_rows(job: Job, id: str) -> list[RowWork]:
         )
         for image in range(job.n)
     ]
+
+
+@cache
+def _key(shape: Shape) -> BatchKey:
+    return BatchKey("model", (shape.frames, shape.height, shape.width), "text")

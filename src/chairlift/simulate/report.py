@@ -12,12 +12,18 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from chairlift.errors import ConfigurationError
 from chairlift.simulate.simulation import Simulation
 
 FACTORS = (1.5, 2.0, 3.0)
 """Objectives: so many times what the job takes alone."""
 GOOD = 3.0
 """A job within this one counts for the goodput."""
+LATENCIES = ("mean_s", "p50_s", "p95_s", "p99_s", "slowdown")
+FIGURES = ("throughput", "goodput", *LATENCIES, "utilisation", "replica_hours")
+COUNTS = ("starts", "failures", "removals", "replayed", "refused", "lost")
+HOUR = 3600.0
+FLEET_COLUMNS = ("replica-h", "starts", "gone", "replayed", "refused", "lost")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +46,29 @@ class Report:
     slowdown: float
     """Mean of latency over the time alone."""
     attainment: Mapping[float, float]
-    """Share of the jobs within each of :data:`FACTORS` times their time alone."""
+    """Share of the jobs within each of :data:`FACTORS` times their time alone; one that was
+    refused is not.
+    """
     on_time: float | None
     """Share of the jobs with a deadline that met it; None where nobody had one."""
     utilisation: float
     """Busy share of all replicas' time."""
     ticks: Mapping[int, float]
     """How many there were, by their number of rows."""
+    replica_hours: float
+    """From when each replica began to start until it was gone."""
+    starts: float
+    """Replicas that were started, those of the beginning not among them."""
+    failures: float
+    """Replicas that died."""
+    removals: float
+    """Replicas that were taken away."""
+    replayed: float
+    """How often a job was played again, because its replica was gone."""
+    refused: float
+    """Jobs for which there was no replica for too long."""
+    lost: float
+    """Jobs that have neither an outcome nor a refusal."""
 
     @property
     def rows(self) -> float:
@@ -58,8 +80,15 @@ class Report:
 
 
 def create_report(policy: str, load: float | None, simulation: Simulation) -> Report:
-    """The figures of one simulation of at least one job."""
+    """The figures of one simulation.
+
+    Raises:
+        ConfigurationError: No job was served.
+    """
     outcomes, statistics = simulation.outcomes, simulation.statistics
+    if not outcomes:
+        raise ConfigurationError(f"no job was served, and {simulation.refused} were refused")
+    requests = len(outcomes) + simulation.refused + simulation.lost
     latency = np.array([outcome.latency_s for outcome in outcomes])
     slowdown = latency / np.array([outcome.alone_s for outcome in outcomes])
     first = min(outcome.job.arrival_s for outcome in outcomes)
@@ -70,13 +99,14 @@ def create_report(policy: str, load: float | None, simulation: Simulation) -> Re
         if outcome.job.deadline_s is not None
     ]
     p50, p95, p99 = (float(value) for value in np.percentile(latency, [50, 95, 99]))
+    present = sum(one.present_s for one in statistics)
     ticks: Counter[int] = Counter()
     for one in statistics:
         ticks.update(one.ticks)
     return Report(
         policy=policy,
         load=load,
-        requests=len(outcomes),
+        requests=requests,
         throughput=len(outcomes) / duration,
         goodput=int((slowdown <= GOOD).sum()) / duration,
         mean_s=float(latency.mean()),
@@ -84,10 +114,12 @@ def create_report(policy: str, load: float | None, simulation: Simulation) -> Re
         p95_s=p95,
         p99_s=p99,
         slowdown=float(slowdown.mean()),
-        attainment={factor: float((slowdown <= factor).mean()) for factor in FACTORS},
+        attainment={factor: int((slowdown <= factor).sum()) / requests for factor in FACTORS},
         on_time=fmean(met) if met else None,
-        utilisation=sum(one.busy_s for one in statistics) / (duration * len(statistics)),
+        utilisation=sum(one.busy_s for one in statistics) / present,
         ticks=dict(sorted(ticks.items())),
+        replica_hours=present / HOUR,
+        **{name: float(getattr(simulation, name)) for name in COUNTS},
     )
 
 
@@ -95,8 +127,7 @@ def mean_report(reports: Sequence[Report]) -> Report:
     """The mean of every figure, over several seeds of the same."""
     first = reports[0]
     means: dict[str, Any] = {
-        name: fmean(getattr(report, name) for report in reports)
-        for name in ("throughput", "goodput", "mean_s", "p50_s", "p95_s", "p99_s", "slowdown")
+        name: fmean(getattr(report, name) for report in reports) for name in (*FIGURES, *COUNTS)
     }
     on_time = [report.on_time for report in reports if report.on_time is not None]
     sizes = sorted({rows for report in reports for rows in report.ticks})
@@ -108,19 +139,23 @@ def mean_report(reports: Sequence[Report]) -> Report:
             factor: fmean(report.attainment[factor] for report in reports) for factor in FACTORS
         },
         on_time=fmean(on_time) if on_time else None,
-        utilisation=fmean(report.utilisation for report in reports),
         ticks={rows: fmean(report.ticks.get(rows, 0) for report in reports) for rows in sizes},
         **means,
     )
 
 
-def create_table(reports: Iterable[Report]) -> Table:
-    """A row for each report."""
+def create_table(reports: Iterable[Report], fleet: bool = False) -> Table:
+    """A row for each report.
+
+    Args:
+        reports: Their figures.
+        fleet: Whether replicas come and go; then there are columns for that.
+    """
     table = Table(box=box.MARKDOWN)
     table.add_column("policy", no_wrap=True)
     names = ("load", "req/s", "good/s", "mean s", "p50 s", "p95 s", "p99 s", "slowdown")
     within = tuple(f"≤{factor:g}x" for factor in FACTORS)
-    for name in (*names, *within, "busy", "rows"):
+    for name in (*names, *within, "busy", "rows", *(FLEET_COLUMNS if fleet else ())):
         table.add_column(name, justify="right", no_wrap=True)
     for report in reports:
         table.add_row(
@@ -134,5 +169,12 @@ def create_table(reports: Iterable[Report]) -> Table:
             *(f"{report.attainment[factor]:.3f}" for factor in FACTORS),
             f"{report.utilisation:.3f}",
             f"{report.rows:.2f}",
+            *(_fleet_cells(report) if fleet else ()),
         )
     return table
+
+
+def _fleet_cells(report: Report) -> list[str]:
+    gone = report.failures + report.removals
+    counts = (report.starts, gone, report.replayed, report.refused, report.lost)
+    return [f"{report.replica_hours:.1f}", *(f"{count:g}" for count in counts)]

@@ -123,6 +123,7 @@ def draw_jobs(mix: Mix, arrivals: Sequence[float], rng: np.random.Generator) -> 
     kinds, places = draw_kinds([kind.weight for kind in mix], count, rng)
     shares = 1 / np.arange(1, CALLERS + 1)
     callers = rng.choice(CALLERS, size=count, p=shares / shares.sum())
+    names = [f"caller {number}" for number in range(CALLERS)]
     jobs = []
     for arrival, number, place, caller in zip(arrivals, kinds, places, callers, strict=True):
         kind = mix[number]
@@ -133,7 +134,7 @@ def draw_jobs(mix: Mix, arrivals: Sequence[float], rng: np.random.Generator) -> 
                 width=kind.side,
                 height=kind.side,
                 steps=steps,
-                caller=f"caller {caller}",
+                caller=names[caller],
             )
         )
     return jobs

@@ -23,11 +23,16 @@ def job_id(number: int) -> str:
 
 
 def a_job(
-    number: int = 0, *, user: str | None = None, key: str | None = None, digest: bytes | None = None
+    number: int = 0,
+    *,
+    user: str | None = None,
+    owner: str = "",
+    key: str | None = None,
+    digest: bytes | None = None,
 ) -> Job:
     """A queued job; the higher its number, the later it was created."""
     return new_job(
-        replace(_REQUEST, id=job_id(number)),
+        replace(_REQUEST, id=job_id(number), owner=owner),
         created_at=1_763_700_000.125 + number,
         warnings=("quality has no effect",),
         user=user,

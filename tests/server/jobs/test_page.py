@@ -82,6 +82,19 @@ def test_pages_are_of_some_statuses_and_of_a_user(
     assert in_store(tmp_path, lambda store: read_all(store, **filters)) == expected
 
 
+def test_pages_are_of_an_owner(tmp_path: Path) -> None:
+    async def read(store: JobStore) -> None:
+        for number in range(20, 24):
+            await store.add(a_job(number, user="ada", owner=("one", "two")[number % 2]))
+        assert await read_all(store, owner="one") == [22, 20]
+        assert await read_all(store, owner="two", user="ada") == [23, 21]
+        assert await read_all(store, owner="three") == []
+        with pytest.raises(InvalidRequest, match="after: there is no job"):
+            await store.page(limit=5, after=job_id(21), owner="one")
+
+    in_store(tmp_path, read)
+
+
 def test_pages_stay_while_jobs_are_added(tmp_path: Path) -> None:
     async def read_and_add(store: JobStore) -> list[int]:
         first = await store.page(limit=5)
@@ -125,21 +138,24 @@ def test_a_limit_below_one_is_refused(tmp_path: Path) -> None:
     in_store(tmp_path, read)
 
 
+@pytest.mark.parametrize("owner", [None, "key"])
 @pytest.mark.parametrize("user", [None, "ada"])
 @pytest.mark.parametrize("statuses", [None, [JobStatus.FAILED], set(JobStatus)])
 def test_a_page_is_read_by_an_index(
-    tmp_path: Path, statuses: list[JobStatus] | None, user: str | None
+    tmp_path: Path, statuses: list[JobStatus] | None, user: str | None, owner: str | None
 ) -> None:
     in_store(tmp_path, lambda store: add_succeeded(store, 100))
-    sql, parameters = page_query(limit=20, before=9, statuses=statuses, user=user)
+    sql, parameters = page_query(limit=20, before=9, statuses=statuses, user=user, owner=owner)
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
     steps = [step[-1] for step in plan]
     reads = [step for step in steps if " jobs" in step]
-    assert len(reads) == (len(statuses or JobStatus) if statuses or user else 1)
+    assert len(reads) == (len(statuses or JobStatus) if statuses or user or owner else 1)
     assert all(step.startswith("SEARCH jobs USING") for step in reads), steps
-    expected = "(status=? AND rowid<?)" if statuses else "(rowid<?)"
-    if user:
-        expected = "(user=? AND status=? AND rowid<?)"
+    columns = ["owner"] * bool(owner) + ["user"] * bool(user)
+    if columns or statuses:
+        columns.append("status")
+    expected = f"({' AND '.join(f'{column}=?' for column in columns)} AND rowid<?)"
+    expected = expected.replace("( AND ", "(")
     assert all(step.endswith(expected) for step in reads), steps
     assert not any("TEMP B-TREE" in step for step in steps), steps

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from chairlift.errors import ConfigurationError
+from chairlift.server.jobs.rows import write_job
 from chairlift.server.jobs.schema import (
     APPLICATION_ID,
     MIGRATIONS,
     connected,
     prepare_database,
 )
+from chairlift.server.jobs.store import Added
 from tests.server.jobs.builders import a_job, job_id, opened
 
 
@@ -119,7 +121,40 @@ def test_an_older_version_is_migrated(tmp_path: Path, monkeypatch: pytest.Monkey
     assert asyncio.run(read_one()) == job_id(1)
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as connection:
         assert connection.execute("SELECT id, place FROM jobs").fetchall() == [(job_id(1), None)]
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(added),)
+
+
+def test_jobs_of_the_first_version_are_nobodys_and_keep_their_place_and_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def indices(database: Path) -> list[tuple[str]]:
+        with closing(sqlite3.connect(database)) as connection:
+            return connection.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
+
+    old, new = tmp_path / "jobs.sqlite3", tmp_path / "new.sqlite3"
+    prepare_database(new)
+    with monkeypatch.context() as patch:
+        patch.setattr("chairlift.server.jobs.schema.MIGRATIONS", MIGRATIONS[:1])
+        prepare_database(old)
+    for number in (3, 1, 2):
+        row = write_job(a_job(number, user="ada", key=f"key {number}", digest=b"\x01"))
+        del row["owner"]
+        with closing(sqlite3.connect(old)) as connection:
+            names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+            connection.execute(f"INSERT INTO jobs ({names}) VALUES ({values})", row)
+            connection.commit()
+
+    async def read() -> None:
+        async with opened(tmp_path) as store:
+            expected = [a_job(n, user="ada", key=f"key {n}", digest=b"\x01") for n in (3, 1, 2)]
+            assert await store.unfinished() == expected
+            assert await store.add(a_job(9, key="key 1")) == Added(expected[1], False)
+            assert (await store.add(a_job(9, key="key 1", owner="one"))).is_new
+            page = await store.page(limit=9, user="ada")
+            assert page.jobs == expected[::-1]
+
+    asyncio.run(read())
+    assert indices(old) == indices(new)
 
 
 def test_a_migration_that_fails_changes_nothing(

@@ -262,6 +262,20 @@ def test_closing_finishes_what_was_called_and_ends_all_threads(tmp_path: Path) -
     assert set(threading.enumerate()) == before
 
 
+def test_a_key_is_its_owners(tmp_path: Path) -> None:
+    async def add() -> None:
+        async with opened(tmp_path) as store:
+            jobs = [a_job(n, key="k", owner=owner) for n, owner in enumerate(("", "one", "two"))]
+            for job in jobs:
+                assert await store.add(job) == Added(job, True)
+            for job in jobs:
+                assert await store.find("k", job.owner) == job
+                assert await store.add(replace(job, id=job_id(9))) == Added(job, False)
+            assert await store.find("k", "three") is None
+
+    asyncio.run(add())
+
+
 # --- After a restart
 
 
@@ -412,7 +426,7 @@ def test_a_job_that_does_not_fit_is_not_acknowledged(
 
     async def fill() -> None:
         async with opened(tmp_path) as store:
-            with pytest.raises(StorageFailed, match="database or disk is full"):
+            with pytest.raises(StorageFailed, match="can't be stored: the disk is full"):
                 await add_many(store)
             with pytest.raises(UnknownJob):
                 await store.get(job_id(len(acknowledged)))
@@ -438,7 +452,7 @@ def test_a_success_that_cannot_be_written_leaves_no_pictures(
             await store.start(job_id(1), 1.0)
             with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as operator:
                 operator.execute("BEGIN IMMEDIATE")
-                with pytest.raises(StorageFailed, match="database is locked"):
+                with pytest.raises(StorageFailed, match="can't be stored: the database is locked"):
                     await store.succeed(job_id(1), [b"picture"], TIMINGS, 2.0)
             assert names(tmp_path / "pictures") == []
             assert (await store.get(job_id(1))).status is JobStatus.RUNNING

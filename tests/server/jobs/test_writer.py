@@ -84,7 +84,7 @@ def test_if_the_database_fails_nobody_of_the_group_is_acknowledged(tmp_path: Pat
 
     failed = asyncio.run(write())
     assert [type(error) for error in failed] == 3 * [StorageFailed]
-    assert {str(error) for error in failed} == {"the job can't be stored: disk I/O error"}
+    assert {str(error) for error in failed} == {"the job can't be stored: the database fails"}
     assert len({id(error) for error in failed}) == 3
     assert stored(tmp_path) == [3]
 

@@ -23,6 +23,7 @@ from chairlift.engine.ride import Ride
 from chairlift.errors import InvalidRequest, RequestCancelled, RequestError
 from chairlift.metadata import SAMPLER_NAMES, PictureSettings
 from chairlift.request import GenerationRequest
+from chairlift.server.access import owner
 from chairlift.server.admission import admit
 from chairlift.server.compat.a1111_names import (
     AUTOMATIC,
@@ -136,6 +137,14 @@ def _tasks(request: Request) -> dict[str, Task]:
     return tasks
 
 
+def _own_tasks(request: Request) -> dict[str, Task]:
+    """Those whose caller may see and end them."""
+    who = owner.get()
+    return {
+        id: task for id, task in _tasks(request).items() if who in ("", task.ride.request.owner)
+    }
+
+
 def _card(request: Request) -> ModelCard:
     return state_of(request).client.card
 
@@ -211,7 +220,7 @@ def _describe(
 @router.get("/progress")
 async def progress(request: Request, skip_current_image: bool = False) -> Response:
     """How far the oldest ``txt2img`` is that has not ended."""
-    task = next(iter(_tasks(request).values()), None)
+    task = next(iter(_own_tasks(request).values()), None)
     if task is None:
         return _progress(0.0, 0.0, _IDLE, None, None)
     eta = task.ride.eta_s(asyncio.get_running_loop().time()) or 0.0
@@ -237,8 +246,8 @@ def _progress(
 
 @router.post("/interrupt")
 async def interrupt(request: Request) -> dict[str, Any]:
-    """End every ``txt2img``; they answer without pictures."""
-    for id in list(_tasks(request)):
+    """End every ``txt2img`` of the caller's; they answer without pictures."""
+    for id in _own_tasks(request):
         state_of(request).client.cancel(id)
     return {}
 

@@ -96,6 +96,8 @@ class Job:
     """None unless it has failed."""
     user: str | None = None
     """What the caller gave as ``user``."""
+    owner: str = ""
+    """Who alone may see and end it; the request's."""
     idempotency_key: str | None = None
     """What the caller gave as ``Idempotency-Key``."""
     body_digest: bytes | None = None
@@ -146,6 +148,7 @@ def new_job(
         output_format=request.output_format,
         warnings=warnings,
         user=user,
+        owner=request.owner,
         idempotency_key=idempotency_key,
         body_digest=body_digest,
     )

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from chairlift.engine.client import EngineClient
-from chairlift.engine.messages import Activity, Finished, Preview
+from chairlift.engine.messages import Activity, Preview
 from chairlift.engine.ride import Ride
 from chairlift.errors import (
     IdempotencyMismatch,
@@ -23,11 +22,14 @@ from chairlift.errors import (
     StorageFailed,
     Unavailable,
     UnknownJob,
+    UnknownModel,
 )
 from chairlift.request import GenerationRequest
+from chairlift.server.engine import Engine
 from chairlift.server.events import Outbox, format_event
-from chairlift.server.jobs.job import Job, JobError, JobStatus, new_job
-from chairlift.server.jobs.store import Added, JobStore, Page, StoreStatistics
+from chairlift.server.jobs.job import Job, JobStatus, new_job
+from chairlift.server.jobs.recorder import Recorder
+from chairlift.server.jobs.store import Added, JobStore, Page, StoreStatistics, unknown_job
 from chairlift.server.jobs.view import JobAnswer, JobEvent, JobPartialImage, show_job
 from chairlift.server.partials import Partials
 from chairlift.server.schema import PartialImage
@@ -71,10 +73,11 @@ class JobManager:
         retention: What is kept of finished jobs.
     """
 
-    def __init__(self, client: EngineClient, store: JobStore, retention: Retention) -> None:
+    def __init__(self, client: Engine, store: JobStore, retention: Retention) -> None:
         self._client = client
         self._store = store
         self._retention = retention
+        self._recorder = Recorder(store)
         self._live: dict[str, _Live] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.Task[None] | None = None
@@ -89,9 +92,8 @@ class JobManager:
                 self._begin(job, self._client.submit(job.request))
                 continue
             reason = f"the job is for {job.request.model!r}; the model served now is {served!r}"
-            await self._store.fail(
-                job.id, JobError("model_not_found", reason, "model"), time.time()
-            )
+            refused = UnknownModel(reason, param="model")
+            await self._recorder.fail(job, refused)
         self._sweeping = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
@@ -99,6 +101,7 @@ class JobManager:
         next start.
         """
         self._stop_listening()
+        self._recorder.give_up()
         if self._sweeping is not None:
             self._sweeping.cancel()
         while self._tasks:
@@ -113,6 +116,7 @@ class JobManager:
     def _leave(self, jobs: list[_Live]) -> None:
         for live in jobs:
             if not live.ride.answer.done():
+                live.ride.is_kept = True
                 live.ride.answer.set_exception(Unavailable("the server is shutting down"))
 
     # ------------------------------------------------------------------ what callers ask
@@ -148,13 +152,13 @@ class JobManager:
         added, is_new = await asyncio.shield(accepting)
         return (added, True) if is_new else (_checked(added, digest), False)
 
-    async def find(self, key: str, digest: bytes) -> Job | None:
-        """The job that came with this idempotency key.
+    async def find(self, key: str, digest: bytes, owner: str = "") -> Job | None:
+        """The owner's job that came with this idempotency key.
 
         Raises:
             IdempotencyMismatch: It was another request.
         """
-        job = await self._store.find(key)
+        job = await self._store.find(key, owner)
         return job and _checked(job, digest)
 
     async def wait(self, id: str) -> Job:
@@ -171,14 +175,14 @@ class JobManager:
             raise Unavailable("the server is shutting down; the job goes on when it starts again")
         return job
 
-    async def cancel(self, id: str) -> Job:
+    async def cancel(self, id: str, owner: str = "") -> Job:
         """End a job; it is off the lift by the next tick.
 
         Raises:
-            UnknownJob: There is none.
+            UnknownJob: The owner has none.
             JobFinished: It has ended before.
         """
-        job = await self._store.get(id)
+        job = await self.get(id, owner)
         if not job.status.is_terminal:
             self._client.cancel(id)
             job = await self.wait(id)
@@ -197,19 +201,34 @@ class JobManager:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ride.reach(ride.accepted), ACCEPTANCE_SECONDS)
 
-    async def get(self, id: str) -> Job:
+    async def get(self, id: str, owner: str = "") -> Job:
         """The job with this id; any text may be asked for.
 
+        Args:
+            id: The job's.
+            owner: Whose it must be; empty is anybody's.
+
         Raises:
-            UnknownJob: There is none.
+            UnknownJob: The owner has none.
         """
-        return await self._store.get(id)
+        job = await self._store.get(id)
+        if owner not in ("", job.owner):
+            raise unknown_job(id)
+        return job
 
     async def page(
-        self, *, limit: int, after: str | None, statuses: list[JobStatus] | None, user: str | None
+        self,
+        *,
+        limit: int,
+        after: str | None,
+        statuses: list[JobStatus] | None,
+        user: str | None,
+        owner: str = "",
     ) -> Page:
-        """Jobs, the newest first; see :meth:`JobStore.page`."""
-        return await self._store.page(limit=limit, after=after, statuses=statuses, user=user)
+        """Jobs, the newest first; see :meth:`JobStore.page`. An empty owner is everybody."""
+        return await self._store.page(
+            limit=limit, after=after, statuses=statuses, user=user, owner=owner or None
+        )
 
     async def statistics(self) -> StoreStatistics:
         """How much is stored."""
@@ -220,11 +239,14 @@ class JobManager:
 
         Raises:
             UnknownJob: It was removed meanwhile.
+            StorageFailed: The disk fails.
         """
         try:
             return await asyncio.to_thread(self._store.picture(job, index).read_bytes)
         except FileNotFoundError:
             raise UnknownJob(f"the job {job.id} was removed") from None
+        except OSError as error:
+            raise StorageFailed(f"the picture can't be read: {error.strerror}") from error
 
     def show(self, job: Job) -> JobAnswer:
         """What callers are shown."""
@@ -289,7 +311,7 @@ class JobManager:
         try:
             await self._record(live)
         except StorageFailed:
-            logger.exception("what became of %s can't be written; it is tried again", live.job.id)
+            logger.exception("what became of %s can't be written; it is played again", live.job.id)
         finally:
             del self._live[live.job.id]
             live.ended.set()
@@ -300,30 +322,20 @@ class JobManager:
 
     async def _record(self, live: _Live) -> None:
         """Write down when the job starts and how it ends."""
-        ride, id, store = live.ride, live.job.id, self._store
+        ride, recorder = live.ride, self._recorder
         await ride.reach(ride.boarded)
         if live.job.status is JobStatus.QUEUED and ride.boarded.is_set():
-            live.job = await store.start(id, time.time())
+            live.job = await recorder.start(live.job)
         try:
             finished = await ride.answer
         except (RequestCancelled, asyncio.CancelledError):
-            live.job = await store.cancel(id, time.time())
+            live.job = await recorder.cancel(live.job)
         except Unavailable:
-            logger.info("%s goes on when the server starts again", id)
+            logger.info("%s goes on when the server starts again", live.job.id)
         except RequestError as error:
-            live.job = await store.fail(id, _parts(error), time.time())
+            live.job = await recorder.fail(live.job, error)
         else:
-            await self._keep(live, finished)
-
-    async def _keep(self, live: _Live, finished: Finished) -> None:
-        """Store the pictures of a job that is done."""
-        id, store = live.job.id, self._store
-        if live.job.status is JobStatus.QUEUED:  # Done before any tick was reported.
-            live.job = await store.start(id, time.time())
-        try:
-            live.job = await store.succeed(id, finished.images, finished.timings, time.time())
-        except StorageFailed as error:
-            live.job = await store.fail(id, _parts(error), time.time())
+            live.job = await recorder.succeed(live.job, finished)
 
     def _look(self, activity: Activity) -> None:
         """Tell the readers of events what has changed."""
@@ -354,10 +366,6 @@ def _checked(job: Job, digest: bytes | None) -> Job:
     if job.body_digest != digest:
         raise IdempotencyMismatch(f"the Idempotency-Key came with another request before, {job.id}")
     return job
-
-
-def _parts(error: RequestError) -> JobError:
-    return JobError(error.code, error.message, error.param)
 
 
 def _changes(answer: JobAnswer) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import msgspec
@@ -15,14 +16,16 @@ from chairlift.errors import (
     JobNotFinished,
     QueueFull,
     StorageFailed,
+    TooManyStreams,
     Unavailable,
     UnknownJob,
     UnknownModel,
     UnknownPicture,
 )
 from chairlift.request import IMAGE_FORMATS
+from chairlift.server.access import owner
 from chairlift.server.admission import admit_job
-from chairlift.server.events import event_stream
+from chairlift.server.events import EventStream
 from chairlift.server.idempotency import IdempotencyKey, check_key
 from chairlift.server.jobs.job import Job, JobStatus
 from chairlift.server.jobs.view import JobAnswer, JobEvent, JobList, JobPartialImage
@@ -107,7 +110,9 @@ async def list_jobs(
 ) -> Response:
     """Jobs, the newest first."""
     state = state_of(request)
-    found = await state.jobs.page(limit=limit, after=after, statuses=status, user=user)
+    found = await state.jobs.page(
+        limit=limit, after=after, statuses=status, user=user, owner=owner.get()
+    )
     data = [state.jobs.show(job) for job in found.jobs]
     return _json({"object": "list", "data": data, "has_more": found.has_more})
 
@@ -119,18 +124,24 @@ async def list_jobs(
 async def get_job(job_id: str, request: Request) -> Response:
     """A job as it is now."""
     state = state_of(request)
-    return _answer(state, await state.jobs.get(job_id))
+    return _answer(state, await state.jobs.get(job_id, owner.get()))
 
 
 @router.get(
     "/{job_id}/events",
     response_class=Response,
-    responses={200: {"content": events_of(EVENTS)}, **errors(UnknownJob, StorageFailed)},
+    responses={
+        200: {"content": events_of(EVENTS)},
+        **errors(UnknownJob, TooManyStreams, StorageFailed),
+    },
 )
 async def watch_job(job_id: str, request: Request) -> Response:
     """Server-sent events: how the job goes on, half-made pictures, and how it ends."""
-    jobs = state_of(request).jobs
-    return event_stream(jobs.events(await jobs.get(job_id)))
+    state = state_of(request)
+    job = await state.jobs.get(job_id, owner.get())
+    with ExitStack() as ending:
+        ending.enter_context(state.streams.place())
+        return EventStream(state.jobs.events(job), ending.pop_all().close)
 
 
 @router.post(
@@ -143,7 +154,7 @@ async def watch_job(job_id: str, request: Request) -> Response:
 async def cancel_job(job_id: str, request: Request) -> Response:
     """End a job; its rows are off the lift by the next tick."""
     state = state_of(request)
-    return _answer(state, await state.jobs.cancel(job_id))
+    return _answer(state, await state.jobs.cancel(job_id, owner.get()))
 
 
 @router.get(
@@ -161,7 +172,7 @@ async def get_job_image(
 ) -> Response:
     """A finished picture."""
     jobs = state_of(request).jobs
-    job = await jobs.get(job_id)
+    job = await jobs.get(job_id, owner.get())
     if not job.images:
         raise JobNotFinished(f"the job {job.id} is {job.status}; it has no pictures")
     if not 0 <= index < job.images:

@@ -45,7 +45,48 @@ CREATE INDEX jobs_by_user ON jobs (user, status) WHERE user IS NOT NULL;
 CREATE INDEX jobs_by_end ON jobs (finished_at, picture_bytes) WHERE finished_at IS NOT NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_CREATE_JOBS,)
+# SQLite can't take back that a column is unique; so the table is made anew.
+_ADD_OWNERS = """
+CREATE TABLE jobs_with_owners (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    status TEXT NOT NULL
+        CHECK (status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')),
+    created_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL CHECK ((finished_at IS NULL) = (status IN ('queued', 'running'))),
+    request TEXT NOT NULL,
+    output_format TEXT NOT NULL,
+    images INTEGER NOT NULL,
+    picture_bytes INTEGER NOT NULL,
+    timings TEXT,
+    warnings TEXT NOT NULL,
+    error TEXT,
+    user TEXT,
+    owner TEXT NOT NULL,  -- short for an API key, or empty
+    idempotency_key TEXT,
+    body_digest BLOB
+) STRICT;
+
+INSERT INTO jobs_with_owners
+SELECT
+    sequence, id, status, created_at, started_at, finished_at, request, output_format, images,
+    picture_bytes, timings, warnings, error, user, '', idempotency_key, body_digest
+FROM jobs;
+
+DROP TABLE jobs;
+ALTER TABLE jobs_with_owners RENAME TO jobs;
+
+CREATE INDEX jobs_by_status ON jobs (status);
+CREATE INDEX jobs_by_user ON jobs (user, status) WHERE user IS NOT NULL;
+CREATE INDEX jobs_by_owner ON jobs (owner, status);
+CREATE INDEX jobs_by_owner_and_user ON jobs (owner, user, status) WHERE user IS NOT NULL;
+CREATE INDEX jobs_by_end ON jobs (finished_at, picture_bytes) WHERE finished_at IS NOT NULL;
+CREATE UNIQUE INDEX jobs_by_key ON jobs (owner, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_CREATE_JOBS, _ADD_OWNERS)
 """The script at index ``i`` brings a database from version ``i`` to ``i + 1``. A script that was
 released is never changed; the next change of the schema is one more."""
 

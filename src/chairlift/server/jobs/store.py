@@ -33,12 +33,12 @@ from chairlift.server.jobs.recovery import recover
 from chairlift.server.jobs.retention import remove_rows
 from chairlift.server.jobs.rows import INSERT, UPDATE, read_job, write_job
 from chairlift.server.jobs.schema import connected, prepare_database
-from chairlift.server.jobs.writer import Writer
+from chairlift.server.jobs.writer import Writer, storage_failed
 
 T = TypeVar("T")
 
 _WITH_ID = "SELECT * FROM jobs WHERE id = ?"
-_WITH_KEY = "SELECT * FROM jobs WHERE idempotency_key = ?"
+_WITH_KEY = "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ?"
 _UNFINISHED = "SELECT * FROM jobs WHERE status IN ('queued', 'running') ORDER BY sequence"
 _COUNT = "SELECT status, count(*) AS jobs FROM jobs GROUP BY status"
 _SIZE = """
@@ -52,7 +52,7 @@ class Added(NamedTuple):
     """What became of a job that was added."""
 
     job: Job
-    """The job itself, or the one that has its idempotency key already."""
+    """The job itself, or its owner's that has the idempotency key already."""
     is_new: bool
 
 
@@ -108,7 +108,8 @@ class JobStore:
                 await asyncio.to_thread(pictures.sweep, kept)
                 return cls(writer, reader, pictures, stack.pop_all())
         except (StorageFailed, sqlite3.Error) as error:
-            raise ConfigurationError(f"the database {database} can't be used: {error}") from error
+            reason = error.__cause__ or error
+            raise ConfigurationError(f"the database {database} can't be used: {reason}") from error
         except OSError as error:
             raise ConfigurationError(
                 f"the data folder {data_dir.path} can't be cleaned up: {error.strerror}"
@@ -144,8 +145,8 @@ class JobStore:
     # --- Writing
 
     async def add(self, job: Job) -> Added:
-        """Store a queued job. If there is one with the same idempotency key, that one is returned
-        instead and nothing is written; compare the ``body_digest`` of the two.
+        """Store a queued job. If its owner has one with the same idempotency key, that one is
+        returned instead and nothing is written; compare the ``body_digest`` of the two.
 
         Raises:
             StorageFailed: It isn't stored, and must not be acknowledged.
@@ -159,7 +160,8 @@ class JobStore:
             if (await connection.execute(INSERT, row)).rowcount:
                 return Added(job, True)
             if job.idempotency_key is not None:
-                rows = await connection.execute_fetchall(_WITH_KEY, (job.idempotency_key,))
+                scope = job.owner, job.idempotency_key
+                rows = await connection.execute_fetchall(_WITH_KEY, scope)
                 for row_of_first in rows:
                     return Added(read_job(row_of_first), False)
             raise ValueError(f"there is a job {job.id} already")
@@ -244,11 +246,11 @@ class JobStore:
         if is_job_id(id):
             for row in await self._read(_WITH_ID, id):
                 return read_job(row)
-        raise _unknown(id)
+        raise unknown_job(id)
 
-    async def find(self, idempotency_key: str) -> Job | None:
-        """The job that was added with this key."""
-        for row in await self._read(_WITH_KEY, idempotency_key):
+    async def find(self, idempotency_key: str, owner: str = "") -> Job | None:
+        """The job of this owner that was added with this key."""
+        for row in await self._read(_WITH_KEY, owner, idempotency_key):
             return read_job(row)
         return None
 
@@ -259,6 +261,7 @@ class JobStore:
         after: str | None = None,
         statuses: Collection[JobStatus] | None = None,
         user: str | None = None,
+        owner: str | None = None,
     ) -> Page:
         """Jobs, the last one added first. Jobs that are added meanwhile don't move a page.
 
@@ -267,16 +270,19 @@ class JobStore:
             after: Only jobs that were added before the one with this id.
             statuses: Only these; None is all.
             user: Only this user's; None is everybody's.
+            owner: Only this owner's; None is everybody's.
 
         Raises:
-            InvalidRequest: No job has the id ``after``.
+            InvalidRequest: The owner has no job with the id ``after``.
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be at least 1")
-        before = _BEYOND_ALL if after is None else await self._sequence(after)
+        before = _BEYOND_ALL if after is None else await self._sequence(after, owner)
         if statuses is not None and not statuses:
             return Page([], False)
-        sql, parameters = page_query(limit=limit + 1, before=before, statuses=statuses, user=user)
+        sql, parameters = page_query(
+            limit=limit + 1, before=before, statuses=statuses, user=user, owner=owner
+        )
         jobs = [read_job(row) for row in await self._read(sql, *parameters)]
         return Page(jobs[:limit], len(jobs) > limit)
 
@@ -309,12 +315,12 @@ class JobStore:
 
     async def _move(self, id: str, status: JobStatus, **changes: Any) -> Job:
         if not is_job_id(id):
-            raise _unknown(id)
+            raise unknown_job(id)
 
         async def move(connection: aiosqlite.Connection) -> Job:
             rows = list(await connection.execute_fetchall(_WITH_ID, (id,)))
             if not rows:
-                raise _unknown(id)
+                raise unknown_job(id)
             job = read_job(rows[0])
             moved = replace(job, status=transition(job.status, status), **changes)
             await connection.execute(UPDATE, write_job(moved))
@@ -363,19 +369,21 @@ class JobStore:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    async def _sequence(self, id: str) -> int:
+    async def _sequence(self, id: str, owner: str | None) -> int:
         if is_job_id(id):
             for row in await self._read(_WITH_ID, id):
                 assert isinstance(row["sequence"], int)
-                return row["sequence"]
+                if owner in (None, row["owner"]):
+                    return row["sequence"]
         raise InvalidRequest(f"after: there is no job {id[:80]!r}", param="after")
 
     async def _read(self, sql: str, *parameters: object) -> Sequence[sqlite3.Row]:
         try:
             return list(await self._reader.execute_fetchall(sql, parameters))
         except sqlite3.Error as error:
-            raise StorageFailed(f"the jobs can't be read: {error}") from error
+            raise storage_failed("the jobs can't be read", error) from error
 
 
-def _unknown(id: str) -> UnknownJob:
+def unknown_job(id: str) -> UnknownJob:
+    """The refusal of an id that no job has, or none of the caller's."""
     return UnknownJob(f"there is no job {id[:80]!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -12,7 +13,20 @@ import aiosqlite
 
 from chairlift.errors import StorageFailed
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+RETRY_SECONDS = 10
+"""When a refused caller may come again; somebody must make room meanwhile."""
+REASON = "the database fails"
+REASONS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "the database is locked",
+    sqlite3.SQLITE_IOERR: "the disk fails",
+    sqlite3.SQLITE_READONLY: "the database can't be written",
+}
+"""By SQLite's primary code; :data:`REASON` for all others."""
 
 Operation = Callable[[aiosqlite.Connection], Awaitable[T]]
 """Reads and writes in a transaction that is open. It must raise before it writes, or not at all."""
@@ -68,7 +82,7 @@ class Writer:
             await self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             await self._roll_back()
-            return [_storage_failed(error) for _ in group]
+            return [storage_failed("the job can't be stored", error) for _ in group]
         except ValueError as error:  # The connection is closed.
             return [error for _ in group]
         return outcomes
@@ -89,7 +103,11 @@ class Writer:
                 await self._connection.rollback()
 
 
-def _storage_failed(error: sqlite3.Error) -> StorageFailed:
-    failed = StorageFailed(f"the job can't be stored: {error}")
+def storage_failed(what: str, error: sqlite3.Error) -> StorageFailed:
+    """The error that callers may see, which says why in our words; SQLite's are for the log."""
+    logger.warning("%s: %s", what, error)
+    primary_code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # Python's own errors have none.
+    reason = REASONS.get(primary_code, REASON)
+    failed = StorageFailed(f"{what}: {reason}", retry_after=RETRY_SECONDS)
     failed.__cause__ = error
     return failed

@@ -79,7 +79,7 @@ export class Lift {
     Object.assign(this, { running, waiting, backlog, queue });
     for (const { id } of queue) this.#remember(id, now);
     const latencies = this.#ride(ticks, now);
-    this.#reconcile(ticks.length > 0, now);
+    this.#reconcile(new Set(ticks.map((tick) => tick.worker)), now);
     this.#forget(now);
     const rows = ticks.reduce((sum, tick) => sum + tick.riders.length, 0);
     return { ticks: ticks.length, rows, waiting, latencies };
@@ -115,6 +115,7 @@ export class Lift {
       for (const rider of tick.riders) {
         const key = rider[0].join("/");
         if (!this.rows.get(key)?.isAboard) this.rows.set(key, new Row(key, rider, tick, now));
+        this.rows.get(key).worker = tick.worker;
         this.#remember(rider[0][0], now);
         latest.set(key, rider);
       }
@@ -129,14 +130,15 @@ export class Lift {
   }
 
   /** Reports don't name who was cancelled or failed: more rows than have slots means that the ones
-   * that weren't seen for longest are gone. The others that aren't seen rest. */
-  #reconcile(others, now) {
+   * that weren't seen for longest are gone. The others that aren't seen rest, if their worker
+   * ticks. */
+  #reconcile(workers, now) {
     const aboard = [...this.rows.values()].filter((row) => row.isAboard);
     aboard.sort((one, other) => one.seen - other.seen);
     const surplus = Math.max(0, aboard.length - this.running);
     for (const row of aboard.slice(0, surplus)) row.leave("vanished", now);
     for (const row of aboard.slice(surplus)) {
-      if (others && now - row.seen > REST_AFTER) row.state = "resting";
+      if (workers.has(row.worker) && now - row.seen > REST_AFTER) row.state = "resting";
     }
   }
 

@@ -1,0 +1,1 @@
+"""Past one machine: replicas of the engine in a cluster. Importing this needs no Ray."""

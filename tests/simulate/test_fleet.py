@@ -1,0 +1,252 @@
+"""Replicas that come and go: nothing is lost, and delays and bounds are kept."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chairlift.cluster.autoscaling import AutoscalingOptions
+from chairlift.errors import ConfigurationError
+from chairlift.scheduling.costs import Costs
+from chairlift.simulate.arrivals import create_source
+from chairlift.simulate.contestant import create_scheduler
+from chairlift.simulate.names import ROUTER_NAMES
+from chairlift.simulate.router import create_router
+from chairlift.simulate.scenario import Scenario, read_scenario
+from chairlift.simulate.simulation import Simulation, simulate_fleet
+from chairlift.simulate.workload import MIXES, Job, capacity
+from tests.simulate.builders import QWEN, TABLE, a_job
+
+SCALING = AutoscalingOptions(
+    min_replicas=1, max_replicas=4, target_seconds=10, scale_out_delay_s=5, scale_in_delay_s=60
+)
+
+
+def run(
+    jobs: list[Job], scenario: Scenario, router: str = "least-backlog", table: Any = TABLE
+) -> Simulation:
+    costs = Costs(table)
+    create = partial(create_scheduler, "balanced", costs)
+    return simulate_fleet(jobs, scenario, create, create_router(router, 1), costs, seed=1)
+
+
+def qwen_jobs(count: int, replicas: int, load: float, arrivals: str = "poisson") -> list[Job]:
+    rate = load * replicas * capacity(Costs(QWEN), MIXES["qwen"])
+    source = create_source(arrivals, MIXES["qwen"], rate, count, 1)
+    return [source.pop() for _ in range(count)]
+
+
+# ---------------------------------------------------------------------- stretches
+
+
+def test_stretches_are_exact_where_there_is_nothing_to_choose() -> None:
+    jobs = [a_job(0.0, steps=7, n=2), a_job(3.3, steps=9), a_job(3.9, steps=2), a_job(40.0)]
+    [exact, held] = (run(jobs, Scenario(stretches=stretches)) for stretches in (False, True))
+    for one, other in zip(exact.outcomes, held.outcomes, strict=True):
+        assert (other.start_s, other.finish_s) == pytest.approx((one.start_s, one.finish_s))
+    assert held.statistics[0].ticks == exact.statistics[0].ticks
+    assert held.statistics[0].busy_s == pytest.approx(exact.statistics[0].busy_s)
+
+
+@pytest.mark.parametrize("load", [0.5, 0.9])
+def test_stretches_are_close_where_there_is(load: float) -> None:
+    jobs = qwen_jobs(400, 4, load)
+    means, tails = [], []
+    for stretches in (False, True):
+        outcomes = run(jobs, Scenario(replicas=4, stretches=stretches), table=QWEN).outcomes
+        latencies = np.array([outcome.latency_s for outcome in outcomes])
+        means.append(latencies.mean())
+        tails.append(np.percentile(latencies, 95))
+    assert means[1] == pytest.approx(means[0], rel=0.03)
+    assert tails[1] == pytest.approx(tails[0], rel=0.05)
+
+
+def test_peers_are_not_simulated_by_the_stretch() -> None:
+    costs = Costs(TABLE)
+    with pytest.raises(ConfigurationError, match="only Chairlift's own schedulers"):
+        simulate_fleet(
+            [a_job()],
+            Scenario(stretches=True),
+            partial(create_scheduler, "peers", costs),
+            create_router("round-robin"),
+            costs,
+        )
+
+
+# ---------------------------------------------------------------------- failures and removals
+
+
+@pytest.mark.parametrize(
+    ("router", "stretches"), [*((name, True) for name in ROUTER_NAMES), ("least-backlog", False)]
+)
+@pytest.mark.parametrize("trouble", ["failure_hours", "removal_hours"])
+def test_nothing_is_lost_when_replicas_go(trouble: str, router: str, stretches: bool) -> None:
+    jobs = qwen_jobs(150, 3, 0.9)
+    scenario = Scenario(
+        replicas=3, start_up_s=20, notice_s=5, stretches=stretches, **{trouble: 0.03}
+    )
+    simulation = run(jobs, scenario, router, QWEN)
+    assert [outcome.job for outcome in simulation.outcomes] == jobs
+    assert (simulation.lost, simulation.refused) == (0, 0)
+    assert simulation.replayed > 10
+    assert simulation.starts >= simulation.failures + simulation.removals - 1 > 5
+    for outcome in simulation.outcomes:
+        assert outcome.latency_s >= outcome.alone_s * (1 - 1e-9)
+    assert run(jobs, scenario, router, QWEN) == simulation
+
+
+def test_who_was_aboard_begins_again_elsewhere() -> None:
+    """One replica dies at a moment that the seed says; another is ready a minute later."""
+    scenario = Scenario(replicas=1, start_up_s=60, failure_hours=0.01)
+    simulation = run([a_job(0.0, steps=30)], scenario)
+    [outcome] = simulation.outcomes
+    assert simulation.failures == simulation.replayed > 0
+    assert outcome.start_s >= 60
+    assert outcome.finish_s == pytest.approx(outcome.start_s + outcome.alone_s)
+
+
+def test_a_notice_long_enough_plays_nothing_again() -> None:
+    jobs = qwen_jobs(200, 3, 0.5)
+    scenario = Scenario(replicas=3, start_up_s=20, notice_s=600, removal_hours=0.1)
+    simulation = run(jobs, scenario, table=QWEN)
+    assert simulation.removals > 5
+    assert simulation.replayed == 0
+
+
+# ---------------------------------------------------------------------- autoscaling
+
+
+def scaling(start_up_s: float = 30.0, **other: Any) -> Scenario:
+    values = {"autoscaling": SCALING, "replicas": 1, "evaluation_s": 5.0}
+    return Scenario(start_up_s=start_up_s, **(values | other))
+
+
+@pytest.mark.parametrize("target_requests", [None, 2.0])
+def test_a_burst_brings_replicas_and_a_pause_takes_them_away(target_requests: float | None) -> None:
+    jobs = [a_job(float(number), steps=20) for number in range(60)] + [a_job(1000.0)]
+    simulation = run(jobs, scaling(target_requests=target_requests))
+    counts = [sample.replicas for sample in simulation.samples]
+    assert (counts[0], max(counts), counts[-1]) == (1, 4, 1)
+    assert simulation.lost == 0
+    assert len({outcome.replica for outcome in simulation.outcomes}) >= 4
+    present = [statistics.present_s for statistics in simulation.statistics]
+    assert len(present) == 1 + simulation.starts
+    assert 1000 < sum(present) < 2500  # Four all the time would be 4000.
+
+
+def test_a_new_replica_takes_requests_only_after_its_start_up() -> None:
+    jobs = [a_job(float(number), steps=20) for number in range(60)]
+    samples = run(jobs, scaling(start_up_s=40.0)).samples
+    wanted = next(sample.now for sample in samples if sample.target > 1)
+    there = next(sample.now for sample in samples if sample.replicas > 1)
+    # The target of a sample is from one decision before it.
+    assert there == wanted - 5.0 + 40.0
+
+
+def test_from_zero_the_first_request_waits_for_its_replica() -> None:
+    options = AutoscalingOptions(min_replicas=0, max_replicas=2, scale_in_delay_s=50)
+    scenario = scaling(autoscaling=options, replicas=0)
+    first, later = run([a_job(100.0), a_job(500.0)], scenario).outcomes
+    # The autoscaler looks at everything from the first arrival on, every 5 s.
+    assert first.start_s == pytest.approx(130.0)
+    assert later.start_s == pytest.approx(530.0)
+
+
+def test_who_waits_longer_than_the_bound_is_refused_and_the_others_are_served() -> None:
+    options = AutoscalingOptions(min_replicas=0, max_replicas=1, max_wait_s=20)
+    scenario = scaling(autoscaling=options, replicas=0)
+    simulation = run([a_job(100.0), a_job(115.0)], scenario)
+    assert (simulation.refused, simulation.lost) == (1, 0)
+    assert [outcome.job.arrival_s for outcome in simulation.outcomes] == [115.0]
+
+
+def test_an_accepted_job_is_never_refused() -> None:
+    options = AutoscalingOptions(min_replicas=0, max_replicas=1, max_wait_s=35)
+    scenario = scaling(autoscaling=options, replicas=0, failure_hours=0.01)
+    simulation = run([a_job(0.0, steps=40)], scenario)
+    assert simulation.failures > 0
+    assert (len(simulation.outcomes), simulation.refused, simulation.lost) == (1, 0, 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.floats(0, 300), min_size=1, max_size=25),
+    st.integers(0, 2),
+    st.sampled_from([None, 0.02]),
+    st.sampled_from([None, 0.02]),
+    st.booleans(),
+)
+def test_every_job_is_served_or_refused_whatever_happens(
+    arrivals: list[float], least: int, failure: float | None, removal: float | None, held: bool
+) -> None:
+    options = AutoscalingOptions(
+        min_replicas=least, max_replicas=3, scale_in_delay_s=20, max_wait_s=25
+    )
+    scenario = scaling(
+        start_up_s=20.0,
+        autoscaling=options,
+        replicas=least,
+        failure_hours=failure,
+        removal_hours=removal,
+        notice_s=5.0,
+        stretches=held,
+    )
+    simulation = run([a_job(arrival) for arrival in sorted(arrivals)], scenario)
+    assert simulation.lost == 0
+    assert len(simulation.outcomes) + simulation.refused == len(arrivals)
+    assert all(sample.replicas <= 3 for sample in simulation.samples)
+
+
+# ---------------------------------------------------------------------- files
+
+
+def write(path: Path, value: object) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_a_scenario_is_read_from_a_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "scenario",
+        {"autoscaling": {"min_replicas": 2, "max_replicas": 9}, "failure_hours": 24, "notice_s": 9},
+    )
+    assert read_scenario(path) == Scenario(
+        replicas=2,
+        autoscaling=AutoscalingOptions(min_replicas=2, max_replicas=9),
+        failure_hours=24,
+        notice_s=9,
+    )
+    assert (read_scenario(path).most, Scenario(replicas=3).most) == (9, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], r"\[\] is not a JSON object"),
+        ({"replica": 1}, "there is no field 'replica'; the fields are"),
+        ({"replicas": 1.5}, "replicas is 1.5; it must be a whole number"),
+        ({"replicas": 0}, "replicas is 0; it must be 1 or more"),
+        ({"replicas": None}, "replicas is None; it must be a whole number"),
+        ({"start_up_s": "1"}, "start_up_s is '1'; it must be a number"),
+        ({"start_up_s": -1}, "start_up_s is -1; it must be 0 or more"),
+        ({"failure_hours": 0}, "failure_hours is 0; it must be above 0"),
+        ({"evaluation_s": 0}, "evaluation_s is 0; it must be above 0"),
+        ({"stretches": 1}, "stretches is 1; it must be true or false"),
+        ({"target_requests": 2}, "target_requests is for autoscaling, which is not given"),
+        ({"autoscaling": 2}, "autoscaling is 2; it must be a JSON object"),
+        ({"autoscaling": {"max_replicas": 0}}, "max_replicas is 0; it must be 1 or more"),
+        ({"autoscaling": {"most": 0}}, "there is no field 'most'; the fields are"),
+    ],
+)
+def test_a_wrong_scenario_is_refused(tmp_path: Path, value: object, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        read_scenario(write(tmp_path / "scenario", value))
+    with pytest.raises(ConfigurationError, match="can't be read"):
+        read_scenario(tmp_path / "missing")
