@@ -23,6 +23,8 @@ from chairlift.request import (
 )
 
 MAX_IMAGES = 10
+MAX_QUOTED = 80
+"""Characters of a wrong value that are said back."""
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_SEED = 2**63 - 1
 MAX_GUIDANCE_SCALE = 100.0
@@ -191,7 +193,7 @@ def _check_loras(card: ModelCard, loras: Sequence[LoraUse]) -> None:
     for number, lora in enumerate(loras):
         if lora.name not in card.loras:
             known = f"it must be one of {', '.join(card.loras)}" if card.loras else "there are none"
-            raise InvalidRequest(f"lora is {lora.name!r}; {known}", param="loras")
+            raise InvalidRequest(f"lora is {_quote(lora.name)}; {known}", param="loras")
         if any(other.name == lora.name for other in loras[:number]):
             raise InvalidRequest(f"lora {lora.name!r} is given twice", param="loras")
         _check_number(f"scale of lora {lora.name!r}", lora.scale, -MAX_LORA_SCALE, MAX_LORA_SCALE)
@@ -253,6 +255,11 @@ def _check_number(name: str, value: float, low: float, high: float) -> None:
         raise InvalidRequest(f"{name} is {value}; it must be from {low} to {high}", param=param)
 
 
+def _quote(text: str) -> str:
+    """What a caller has sent, as far as it need be said back."""
+    return repr(text[:MAX_QUOTED])
+
+
 def _check_range(param: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise InvalidRequest(f"{param} is {value}; it must be from {low} to {high}", param=param)
@@ -261,7 +268,7 @@ def _check_range(param: str, value: int, low: int, high: int) -> None:
 def _check_choice(param: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise InvalidRequest(
-            f"{param} is {value!r}; it must be one of {', '.join(choices)}", param=param
+            f"{param} is {_quote(value)}; it must be one of {', '.join(choices)}", param=param
         )
 
 

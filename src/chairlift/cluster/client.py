@@ -13,9 +13,8 @@ import contextlib
 import logging
 import math
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator
 from contextvars import Context
-from types import MappingProxyType
 from typing import Protocol
 
 from chairlift.card import ModelCard
@@ -27,13 +26,13 @@ from chairlift.cluster.messages import (
     encode,
 )
 from chairlift.cluster.sightings import Sightings
-from chairlift.engine.messages import IDLE, Accepted, Activity, Failed, Finished, Preview
+from chairlift.engine.messages import IDLE, Accepted, Failed, Finished, Preview
 from chairlift.engine.ride import Ride
+from chairlift.engine.ride_keeper import RideKeeper
 from chairlift.errors import (
     REQUEST_ERRORS,
     EngineCrash,
     GenerationFailed,
-    RequestCancelled,
     RequestError,
     Unavailable,
     Unsupported,
@@ -73,7 +72,7 @@ class Replicas(Protocol):
         """
 
 
-class ClusterClient:
+class ClusterClient(RideKeeper):
     """All replicas, and the requests that they owe this front end.
 
     Args:
@@ -83,29 +82,14 @@ class ClusterClient:
     """
 
     def __init__(self, replicas: Replicas, *, policy: str, max_wait: float) -> None:
+        super().__init__()
         self._replicas = replicas
         self._max_wait = max_wait
         self._name = uuid.uuid4().hex
         self._card: ModelCard | None = None
-        self._rides: dict[str, Ride] = {}
         self._sightings = Sightings()
-        self._listeners: set[Callable[[Activity], None]] = set()
         self.policy = policy
         """In which order requests are served."""
-        self.pending_rows = 0
-        """Rows that were accepted and have not ended."""
-        self.activity = IDLE
-        """What the replicas that have requests of this front end have last reported, added up; but
-        the backlog is the least of theirs."""
-        self.on_restart: Callable[[], None] = lambda: None
-        """Called when a replica is lost that had a request."""
-        self.on_end: list[Callable[[Ride], None]] = []
-        """Called with every ride that has ended, whose answer is done; in the context in which it
-        was submitted."""
-        self.takes_requests = True
-        """Until it drains or is closed."""
-        self.is_closed = False
-        """Whether :meth:`close` was called."""
         self.failure: str | None = None
         """Always None: replicas that fail are Serve's to replace."""
         self.silent_seconds = 0.0
@@ -125,18 +109,10 @@ class ClusterClient:
                 backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
         return self._card
 
-    async def drain(self, seconds: float) -> None:
-        """Take no more requests, and wait until every accepted one has ended, at most this long."""
-        self.takes_requests = False
-        answers = [ride.answer for ride in self._rides.values()]
-        if answers:
-            await asyncio.wait(answers, timeout=seconds)
-
     async def close(self) -> None:
         """What isn't finished fails with Unavailable."""
         self.is_closed, self.takes_requests = True, False
-        for ride in list(self._rides.values()):
-            _fail(ride, Unavailable("the server is shutting down"))
+        self._abandon_all()
         await asyncio.sleep(0)  # They are forgotten.
         self._report(IDLE)
 
@@ -154,11 +130,6 @@ class ClusterClient:
         """Whether there was a replica; if there is none now, a request brings one about."""
         return self._card is not None
 
-    @property
-    def rides(self) -> Mapping[str, Ride]:
-        """Requests that were accepted and have not ended, in the order in which they came."""
-        return MappingProxyType(self._rides)
-
     # ------------------------------------------------------------------ what is to be done
 
     def submit(self, request: GenerationRequest) -> Ride:
@@ -170,42 +141,16 @@ class ClusterClient:
         Raises:
             Unavailable: Requests aren't taken any more. Every other error comes from the answer.
         """
-        if not self.takes_requests:
-            raise Unavailable("the server is shutting down")
+        self._check_open()
         frame = encode(request)  # What can't be sent isn't accepted.
-        loop = asyncio.get_running_loop()
-        ride = Ride(request, loop.create_future(), loop.time())
-        self._rides[request.id] = ride
-        self.pending_rows += request.n
+        ride = self._accept(request, lambda ride: carrying.cancel())
         # Not in the context of the caller, whose end would be that of its calls to replicas.
         carrying = asyncio.create_task(self._carry(ride, frame), context=Context())
-
-        def end(answer: asyncio.Future[Finished]) -> None:
-            carrying.cancel()
-            del self._rides[request.id]
-            self.pending_rows -= request.n
-            for listener in self.on_end:
-                listener(ride)
-
-        ride.answer.add_done_callback(end)
         return ride
-
-    def cancel(self, request_id: str) -> bool:
-        """End a request, which fails with RequestCancelled; whether it was here."""
-        ride = self._rides.get(request_id)
-        if ride is None or ride.answer.done():
-            return False
-        ride.answer.set_exception(RequestCancelled("the request was cancelled"))
-        return True
 
     def set_policy(self, name: str) -> None:
         """Not here: replicas that come later wouldn't know."""
         raise Unsupported("a cluster's policy is that of its config; deploy it again with another")
-
-    def listen(self, listener: Callable[[Activity], None]) -> Callable[[], None]:
-        """Call ``listener`` with every report from now on; returns what ends that."""
-        self._listeners.add(listener)
-        return lambda: self._listeners.discard(listener)
 
     # ------------------------------------------------------------------ the way of a request
 
@@ -220,10 +165,10 @@ class ClusterClient:
                     backoff = FIRST_BACKOFF_SECONDS * 2**ride.crashes
                     await asyncio.sleep(min(backoff, MAX_BACKOFF_SECONDS))
         except RequestError as error:
-            _fail(ride, error)
+            ride.fail(error)
         except Exception:
             logger.exception("%s can't be done", ride.request.id)
-            _fail(ride, GenerationFailed("an internal error has occurred"))
+            ride.fail(GenerationFailed("an internal error has occurred"))
 
     async def _ride(self, ride: Ride, frame: bytes) -> None:
         """Have a request done by one replica.
@@ -269,35 +214,11 @@ class ClusterClient:
             case Preview():
                 ride.show(message)
             case Finished():
-                ride.answer.set_result(message)
+                ride.finish(message)
             case Failed(code=Unavailable.code, message=text):
                 raise ReplicaLost(text)
             case Failed(code=code, message=text, param=param):
-                ride.answer.set_exception(REQUEST_ERRORS[code](text, param=param))
+                ride.fail(REQUEST_ERRORS[code](text, param=param))
             case Report(replica=replica, activity=activity):
                 now = asyncio.get_running_loop().time()
                 self._report(self._sightings.add(replica, activity, now))
-
-    def _report(self, activity: Activity) -> None:
-        self.activity = activity
-        now = asyncio.get_running_loop().time()
-        for request_id, eta_s in activity.eta_s.items():
-            if ride := self._rides.get(request_id):
-                ride.due = now + eta_s
-        for tick in activity.ticks:
-            for rider in tick.riders:
-                if ride := self._rides.get(rider.row.request_id):
-                    ride.advance(rider)
-            for request_id in {rider.row.request_id for rider in tick.riders}:
-                if ride := self._rides.get(request_id):
-                    ride.count_tick(len(tick.riders))
-        for listener in list(self._listeners):
-            try:
-                listener(activity)
-            except Exception:  # What is wrong with one of them isn't the cluster's fault.
-                logger.exception("a report could not be passed on")
-
-
-def _fail(ride: Ride, error: RequestError) -> None:
-    if not ride.answer.done():
-        ride.answer.set_exception(error)

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextvars import Context
-from functools import partial
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,7 +18,6 @@ from chairlift.card import ModelCard
 from chairlift.engine.berth import Berth
 from chairlift.engine.dispatcher import Dispatcher
 from chairlift.engine.messages import (
-    IDLE,
     Accepted,
     Activity,
     Devices,
@@ -36,6 +32,7 @@ from chairlift.engine.messages import (
     encode,
 )
 from chairlift.engine.ride import Ride
+from chairlift.engine.ride_keeper import RideKeeper
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.errors import REQUEST_ERRORS, RequestCancelled, Unavailable
 from chairlift.request import GenerationRequest
@@ -46,7 +43,7 @@ HANG_SECONDS = 120.0
 """A worker that has work and says nothing for so long is ended and replaced."""
 
 
-class EngineClient:
+class EngineClient(RideKeeper):
     """The worker processes and the requests that they owe.
 
     Args:
@@ -63,6 +60,7 @@ class EngineClient:
         hang_seconds: float = HANG_SECONDS,
         workers: int | None = 1,
     ) -> None:
+        super().__init__()
         self.config = config
         """What the next worker is started with, but for its number."""
         self._on_loading = on_loading
@@ -71,23 +69,7 @@ class EngineClient:
         self._devices: asyncio.Future[int] | None = None
         """How many there are, as soon as the first worker has said so."""
         self._card: ModelCard | None = None
-        self._rides: dict[str, Ride] = {}
         self._dispatcher = Dispatcher(self._rides)
-        self.pending_rows = 0
-        """Rows that were accepted and have not ended."""
-        self._listeners: set[Callable[[Activity], None]] = set()
-        self.activity = IDLE
-        """The last report, with all workers added up; but the backlog is that of the worker that
-        has least, which the next request would go to."""
-        self.on_restart: Callable[[], None] = lambda: None
-        """Called when a worker has died and is going to be replaced."""
-        self.on_end: list[Callable[[Ride], None]] = []
-        """Called with every ride that has ended, whose answer is done; in the context in which it
-        was submitted."""
-        self.takes_requests = True
-        """Until it drains or is closed."""
-        self.is_closed = False
-        """Whether :meth:`close` was called."""
 
     async def start(self) -> Ready:
         """Start the workers and wait until all are ready; what the first has said.
@@ -123,21 +105,12 @@ class EngineClient:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         return self._devices.result() if self._devices.done() else 1
 
-    async def drain(self, seconds: float) -> None:
-        """Take no more requests, and wait until every accepted one has ended, at most this long."""
-        self.takes_requests = False
-        answers = [ride.answer for ride in self._rides.values()]
-        if answers:
-            await asyncio.wait(answers, timeout=seconds)
-
     async def close(self) -> None:
         """End the workers; what isn't finished fails with Unavailable."""
         self.is_closed, self.takes_requests = True, False
         await asyncio.gather(*(berth.supervisor.close() for berth in self._berths))
-        for ride in list(self._rides.values()):
-            if not ride.answer.done():
-                ride.answer.set_exception(Unavailable("the server is shutting down"))
-        self._report([], {})
+        self._abandon_all()
+        self._add_up([], {})
 
     # ------------------------------------------------------------------ what is asked
 
@@ -171,11 +144,6 @@ class EngineClient:
         return [pid for pid in pids if pid is not None]
 
     @property
-    def rides(self) -> Mapping[str, Ride]:
-        """Requests that were accepted and have not ended, in the order in which they came."""
-        return MappingProxyType(self._rides)
-
-    @property
     def policy(self) -> str:
         """In which order requests are served."""
         return self.config.policy
@@ -191,26 +159,11 @@ class EngineClient:
         Raises:
             Unavailable: Requests aren't taken any more. Every other error comes from the answer.
         """
-        if not self.takes_requests:
-            raise Unavailable("the server is shutting down")
+        self._check_open()
         frame = encode(Submit(request=request))  # What can't be sent isn't accepted.
-        loop = asyncio.get_running_loop()
-        ride = Ride(request, loop.create_future(), loop.time())
-        self._rides[request.id] = ride
-        self.pending_rows += request.n
-        # What is done for others isn't done in the context of this one's caller.
-        ride.answer.add_done_callback(partial(self._forget, ride), context=Context())
-        ride.answer.add_done_callback(partial(self._tell_end, ride))
+        ride = self._accept(request, self._forget)
         self._dispatcher.send(ride, frame)
         return ride
-
-    def cancel(self, request_id: str) -> bool:
-        """End a request, which fails with RequestCancelled; whether it was here."""
-        ride = self._rides.get(request_id)
-        if ride is None or ride.answer.done():
-            return False
-        ride.answer.set_exception(RequestCancelled("the request was cancelled"))
-        return True
 
     def set_policy(self, name: str) -> None:
         """Serve in the order of this policy from the next tick on, also in workers to come."""
@@ -218,26 +171,16 @@ class EngineClient:
         for berth in self._berths:
             berth.set_policy(name)
 
-    def listen(self, listener: Callable[[Activity], None]) -> Callable[[], None]:
-        """Call ``listener`` with every report from now on; returns what ends that."""
-        self._listeners.add(listener)
-        return lambda: self._listeners.discard(listener)
-
     @property
     def _berths(self) -> list[Berth]:
         return self._dispatcher.berths
 
-    def _forget(self, ride: Ride, answer: asyncio.Future[Finished]) -> None:
-        del self._rides[ride.request.id]
-        self.pending_rows -= ride.request.n
+    def _forget(self, ride: Ride) -> None:
+        answer = ride.answer
         given_up = answer.cancelled() or isinstance(
             answer.exception(), RequestCancelled | Unavailable
         )
         self._dispatcher.forget(ride, cancel=given_up)
-
-    def _tell_end(self, ride: Ride, answer: asyncio.Future[Finished]) -> None:
-        for listener in self.on_end:
-            listener(ride)
 
     # ------------------------------------------------------------------ what the workers say
 
@@ -254,7 +197,7 @@ class EngineClient:
         """A worker has ended: others get what it had, as soon as there are any."""
         self.on_restart()
         self._dispatcher.lose(berth)
-        self._report([], {})
+        self._add_up([], {})
 
     def receive(self, berth: Berth, message: FromEngine) -> None:
         """A worker has said something."""
@@ -269,44 +212,29 @@ class EngineClient:
                 if ride := berth.rides.get(request_id):
                     ride.show(message)
             case Finished(request_id=request_id):
-                ride = berth.rides.get(request_id)
-                if ride is not None and not ride.answer.done():
-                    ride.answer.set_result(message)
+                if ride := berth.rides.get(request_id):
+                    ride.finish(message)
             case Failed(request_id=request_id, code=code, message=text, param=param):
-                ride = berth.rides.get(request_id)
-                if ride is not None and not ride.answer.done():
-                    ride.answer.set_exception(REQUEST_ERRORS[code](text, param=param))
+                if ride := berth.rides.get(request_id):
+                    ride.fail(REQUEST_ERRORS[code](text, param=param))
             case Activity():
                 self._dispatcher.learn(message.ticks)
-                self._report(message.ticks, message.eta_s)
+                self._add_up(message.ticks, message.eta_s)
 
-    def _report(self, ticks: list[Tick], eta_s: dict[str, float]) -> None:
-        """Pass on what has changed, with how things stand with all workers."""
+    def _add_up(self, ticks: list[Tick], eta_s: dict[str, float]) -> None:
+        """Report what has changed, with how things stand with all workers: the backlog is that of
+        the worker that has least, which the next request would go to.
+        """
         reports = [berth.activity for berth in self._berths]
         takers = [berth.activity for berth in self._dispatcher.open_berths]
-        self.activity = Activity(
-            ticks=ticks,
-            running=sum(report.running for report in reports),
-            waiting=sum(report.waiting for report in reports),
-            backlog_seconds=min((one.backlog_seconds for one in takers or reports), default=0.0),
-            eta_s=eta_s,
+        self._report(
+            Activity(
+                ticks=ticks,
+                running=sum(report.running for report in reports),
+                waiting=sum(report.waiting for report in reports),
+                backlog_seconds=min(
+                    (one.backlog_seconds for one in takers or reports), default=0.0
+                ),
+                eta_s=eta_s,
+            )
         )
-        self._tell_rides(self.activity)
-        for listener in list(self._listeners):
-            try:
-                listener(self.activity)
-            except Exception:  # What is wrong with one of them isn't the engine's fault.
-                logger.exception("a report could not be passed on")
-
-    def _tell_rides(self, activity: Activity) -> None:
-        now = asyncio.get_running_loop().time()
-        for request_id, eta_s in activity.eta_s.items():
-            if ride := self._rides.get(request_id):
-                ride.due = now + eta_s
-        for tick in activity.ticks:
-            for rider in tick.riders:
-                if ride := self._rides.get(rider.row.request_id):
-                    ride.advance(rider)
-            for request_id in {rider.row.request_id for rider in tick.riders}:
-                if ride := self._rides.get(request_id):
-                    ride.count_tick(len(tick.riders))

@@ -151,13 +151,12 @@ class Dispatcher:
         return min(ready, key=lambda berth: len(berth.rides), default=None)
 
     def _convict(self, culprit: Ride) -> None:
-        if culprit.answer.done():
-            return
-        culprit.answer.set_exception(
+        is_guilty = culprit.fail(
             EngineCrash(
                 f"the engine died {culprit.crashes + 1} times with this request, the last time "
                 "with nothing else"
             )
         )
-        for ride in self._rides.values():
-            ride.crashes = 0
+        if is_guilty:
+            for ride in self._rides.values():
+                ride.crashes = 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from chairlift.engine.messages import Finished, Preview, Rider
-from chairlift.errors import RequestCancelled
+from chairlift.errors import RequestCancelled, RequestError
 from chairlift.request import GenerationRequest
 
 Listener = Callable[[Preview], None]
@@ -78,6 +78,18 @@ class Ride:
         """The engine has it in its queue."""
         self.due, self.predicted_s = now + eta_s, eta_s
         self.accepted.set()
+
+    def finish(self, finished: Finished) -> None:
+        """It has its pictures, unless it has ended before."""
+        if not self.answer.done():
+            self.answer.set_result(finished)
+
+    def fail(self, error: RequestError) -> bool:
+        """End it without pictures; whether it hadn't ended before."""
+        if self.answer.done():
+            return False
+        self.answer.set_exception(error)
+        return True
 
     def show(self, preview: Preview) -> None:
         """One of its images can be seen."""

@@ -14,9 +14,9 @@ from chairlift.server.access import caller, owner
 from chairlift.server.idempotency import body_digest
 from chairlift.server.jobs.job import Job
 from chairlift.server.limits import Limits
-from chairlift.server.refusals import MAX_QUOTED
 from chairlift.server.schema import ImageGenerationBody
 from chairlift.server.state import ServerState
+from chairlift.validation import MAX_QUOTED
 
 MAX_RETRY_SECONDS = 120
 

@@ -17,9 +17,7 @@ from chairlift.errors import InvalidApiKey, InvalidRequest, RequestError, Reques
 from chairlift.server.logs import log_refused
 from chairlift.server.metrics import REFUSALS
 from chairlift.server.state import state_of
-
-MAX_QUOTED = 80
-"""Characters of a wrong name or value that are quoted."""
+from chairlift.validation import MAX_QUOTED
 
 
 def error_response(request: Request, error: RequestError) -> Response:

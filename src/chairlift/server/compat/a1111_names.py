@@ -9,10 +9,9 @@ from typing import Any
 from chairlift.card import ModelCard
 from chairlift.errors import InvalidRequest, UnknownModel
 from chairlift.metadata import SAMPLER_NAMES
+from chairlift.validation import MAX_QUOTED
 
 AUTOMATIC = "automatic"
-MAX_QUOTED = 80
-"""Characters of a wrong value that are quoted."""
 
 
 def sampler_names(card: ModelCard) -> dict[str, dict[str, str]]:
