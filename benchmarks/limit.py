@@ -30,6 +30,10 @@ from chairlift.server.process import running_server
 from chairlift.validation import create_request
 
 
+PAUSE_SECONDS = 0.2
+"""After so long without an end, those that end together all have."""
+
+
 class BareLoop:
     """A batch of equal requests, as plainly as it can be computed: Euler.
 
@@ -126,13 +130,14 @@ class Clients:
                     ends.append(time.perf_counter())
 
             callers = [asyncio.create_task(one()) for _ in range(self._clients)]
-            while len(ends) < self._clients:
+            while len(ends) < self._clients or time.perf_counter() < ends[-1] + PAUSE_SECONDS:
                 await asyncio.sleep(0.01)
-            start = time.perf_counter()
+            start = ends[-1]
             stop = start + seconds
             await asyncio.gather(*callers)
+        # Rows that began together end together: from one such end to another one.
         counted = [end for end in ends if start < end <= stop]
-        return len(counted) / seconds
+        return len(counted) / (max(counted) - start)
 
 
 def watch_loop(adapter: Adapter, clients: int, rows: int, steps: int, ticks: int) -> None:

@@ -67,6 +67,8 @@ class Outbox:
                 event, missable = self._events.popleft()
                 self._missable -= missable
                 yield event
+                # Between two of them it is noticed that the reader is gone.
+                await asyncio.sleep(0)
             if self._closed:
                 return
             self._changed.clear()
