@@ -25,9 +25,10 @@ from benchmarks.machine import describe_machine, spread
 from chairlift.server.process import running_server
 
 READERS = 1_000
+CALLERS = 32
 SMALL = ("--width", "64", "--height", "64", "--steps", "1", "--num-warmups", "50")
 RATE = ("--request-rate", "200", "--num-prompts", "3000")
-FLOOD = ("--max-concurrency", "32", "--num-prompts", "4000")
+FLOOD = ("--max-concurrency", str(CALLERS), "--num-prompts", "4000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +111,11 @@ def main() -> None:
             figures, readers, seconds = asyncio.run(load_beside_readers(url))
             beside.append(figures)
             reports.append(min(readers.reports) / seconds)
+    print(f"\n{CALLERS} callers: {spread([figures.throughput for figures in flood])} answers/s")
     print("\n| load | answers/s | p50 ms | p99 ms |\n| --- | --- | --- | --- |")
-    rows = (
-        ("32 callers", flood),
-        ("200 a second", rate),
-        (f"200 a second, beside {READERS:,} readers", beside),
-    )
-    for name, loads in rows:
+    for name, loads in (("alone", rate), (f"beside {READERS:,} readers", beside)):
         print(
-            f"| {name} | {spread([figures.throughput for figures in loads])} "
+            f"| 200 a second, {name} | {spread([figures.throughput for figures in loads])} "
             f"| {spread([1000 * figures.p50 for figures in loads])} "
             f"| {spread([1000 * figures.p99 for figures in loads])} |"
         )

@@ -29,7 +29,6 @@ from chairlift.sampling.samplers import step_table
 from chairlift.server.process import running_server
 from chairlift.validation import create_request
 
-
 PAUSE_SECONDS = 0.2
 """After so long without an end, those that end together all have."""
 
