@@ -6,29 +6,16 @@ import asyncio
 from collections.abc import Sequence
 
 from benchmarks.peers.workloads import EQUAL, Workload
-from chairlift.bench.client import Answer, Client
+from chairlift.bench.client import Client
 from chairlift.bench.report import Summary, create_summary
 from chairlift.bench.requests import PlannedRequest
-from chairlift.bench.run import Run
+from chairlift.bench.run import NobodyWatches, Run
 
 WARM_UPS = 2
 """Requests one after the other before each workload, not counted."""
 COMPANY = Workload(name="company", title="warm-up", length=1.0, kinds=EQUAL)
 """Requests at once before the first workload, not counted."""
 COMPANY_SIZE = 8
-
-
-class Silence:
-    """A :class:`~chairlift.bench.run.Watch` that shows nothing."""
-
-    def phase(self, name: str, total: int) -> None:
-        pass
-
-    def sent(self) -> None:
-        pass
-
-    def ended(self, answer: Answer) -> None:
-        pass
 
 
 def warm_up(url: str) -> None:
@@ -51,7 +38,9 @@ def measure(url: str, workload: Workload, requests: Sequence[PlannedRequest]) ->
 
 async def _send(url: str, workload: Workload, requests: Sequence[PlannedRequest]) -> Summary:
     client = Client(url)
-    run = Run(client, requests, workload.prompts, max_concurrency=workload.clients, watch=Silence())
+    run = Run(
+        client, requests, workload.prompts, max_concurrency=workload.clients, watch=NobodyWatches()
+    )
     async with client:
         await run.warm_up(WARM_UPS)
         await run.send_all()

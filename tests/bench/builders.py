@@ -7,25 +7,12 @@ import math
 from collections.abc import Coroutine
 from typing import Any
 
-from chairlift.bench.client import Answer, Client
+from chairlift.bench.client import Client
 from chairlift.bench.kinds import Kind
 from chairlift.bench.prompts import draw_prompts
 from chairlift.bench.records import Record
 from chairlift.bench.requests import PlannedRequest, draw_requests
-from chairlift.bench.run import Run
-
-
-class NobodyWatches:
-    """A :class:`~chairlift.bench.run.Watch`."""
-
-    def phase(self, name: str, total: int) -> None:
-        pass
-
-    def sent(self) -> None:
-        pass
-
-    def ended(self, answer: Answer) -> None:
-        pass
+from chairlift.bench.run import NobodyWatches, Run
 
 
 def planned(count: int, *kinds: Kind, **settings: Any) -> list[PlannedRequest]:

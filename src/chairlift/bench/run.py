@@ -36,6 +36,10 @@ class Watch(Protocol):
         """Be told that a request ended."""
 
 
+class NobodyWatches(Watch):
+    """Shows nothing."""
+
+
 class Run:
     """One run.
 

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chairlift.cli.options import (
+    Admission,
     AttentionBackend,
+    BatchDelay,
     Batching,
+    Compat,
     Compile,
+    CorsOrigins,
     Device,
     Dtype,
+    HangTimeout,
+    KeepDays,
+    KeepGib,
     LoadFormat,
+    LogFormatOption,
+    LogPrompts,
+    Loras,
     MaxBatchSize,
+    MaxMegapixelSteps,
+    Metadata,
     Model,
     OffloadTextEncoders,
+    OpenMetrics,
+    Policy,
     console,
+    parse_delay,
     parse_device,
+    parse_loras,
     parse_max_batch_size,
 )
-from chairlift.cli.serve import parse_delay, parse_loras
 from chairlift.errors import ConfigurationError
-from chairlift.logs import LogFormat
-from chairlift.scheduling.names import DEFAULT_POLICY, POLICY_NAMES, check_policy
+from chairlift.scheduling.names import DEFAULT_POLICY, check_policy
 
 if TYPE_CHECKING:
     from chairlift.cluster.config import ClusterConfig
@@ -70,78 +84,47 @@ def deploy(
     max_queue_per_key: Annotated[
         int | None, typer.Option(help="The most pictures of one API key, accepted and not done.")
     ] = None,
-    max_megapixel_steps: Annotated[
-        float,
-        typer.Option(help="The most work of a request: million pixels x frames x steps x n."),
-    ] = 4000.0,
+    max_megapixel_steps: MaxMegapixelSteps = 4000.0,
     max_streams: Annotated[
         int, typer.Option(help="The most event streams that a front end has open.")
     ] = 2048,
     batching: Batching = "continuous",
     max_batch_size: MaxBatchSize = "auto",
-    batch_delay_ms: Annotated[
-        float, typer.Option(help="How long dynamic waits for company, in milliseconds.")
-    ] = 50.0,
-    policy: Annotated[
-        str, typer.Option(help=f"In which order continuous serves: {', '.join(POLICY_NAMES)}.")
-    ] = DEFAULT_POLICY,
-    admission: Annotated[
-        Literal["all", "strict"],
-        typer.Option(help="strict refuses what can't meet its deadline_ms."),
-    ] = "all",
+    batch_delay_ms: BatchDelay = 50.0,
+    policy: Policy = DEFAULT_POLICY,
+    admission: Admission = "all",
     costs: Annotated[
         str | None, typer.Option(metavar="FILE", help="A cost table, on every node.")
     ] = None,
     api_key_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="A file of keys, on every node.")
     ] = None,
-    open_metrics: Annotated[
-        bool, typer.Option("--open-metrics", help="/metrics needs no key.")
-    ] = False,
-    cors_origin: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ORIGIN", help="Whose pages may call the server; repeatable."),
-    ] = None,
-    compat: Annotated[
-        Literal["a1111"] | None,
-        typer.Option(help="Also answer the clients of AUTOMATIC1111's web UI."),
-    ] = None,
+    open_metrics: OpenMetrics = False,
+    cors_origin: CorsOrigins = None,
+    compat: Compat = None,
     data_dir: Annotated[
         str | None,
         typer.Option(help="Folder for jobs, where the front end is; left out, there are no jobs."),
     ] = None,
-    keep_days: Annotated[
-        float, typer.Option(help="How long finished jobs are kept; 0 is for ever.")
-    ] = 7.0,
-    keep_gib: Annotated[
-        float, typer.Option(help="How large all their pictures may be; 0 is no bound.")
-    ] = 10.0,
+    keep_days: KeepDays = 7.0,
+    keep_gib: KeepGib = 10.0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     load_format: LoadFormat = "auto",
-    lora: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="A LoRA that requests may name; repeatable."),
-    ] = None,
+    lora: Loras = None,
     offload_text_encoders: OffloadTextEncoders = False,
     attention_backend: AttentionBackend = None,
     compile: Compile = False,
     preview_decoder: Annotated[
         str | None, typer.Option(help="Folder of an AutoencoderTiny that makes the previews.")
     ] = None,
-    metadata: Annotated[
-        bool, typer.Option(help="Pictures carry the settings that they were made with.")
-    ] = True,
-    hang_timeout: Annotated[
-        float, typer.Option(help="Seconds after which an engine that says nothing is replaced.")
-    ] = 120.0,
+    metadata: Metadata = True,
+    hang_timeout: HangTimeout = 120.0,
     shutdown_timeout: Annotated[
         int, typer.Option(help="Seconds that a replica which is taken away has to finish.")
     ] = 30,
-    log_format: Annotated[LogFormat, typer.Option(help="How log lines look.")] = "text",
-    log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="The line of a request has its prompt.")
-    ] = False,
+    log_format: LogFormatOption = "text",
+    log_prompts: LogPrompts = False,
 ) -> None:
     """Write the Ray Serve config of a cluster, and run it if that is wanted.
 

@@ -6,29 +6,45 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from chairlift.cli.options import (
+    Admission,
     AttentionBackend,
+    BatchDelay,
     Batching,
+    Compat,
     Compile,
+    CorsOrigins,
     Device,
     Dtype,
+    HangTimeout,
+    KeepDays,
+    KeepGib,
     LoadFormat,
+    LogFormatOption,
+    LogPrompts,
+    Loras,
     MaxBatchSize,
+    MaxMegapixelSteps,
+    Metadata,
     Model,
     OffloadTextEncoders,
+    OpenMetrics,
+    Policy,
     console,
+    not_negative,
+    parse_delay,
     parse_device,
+    parse_loras,
     parse_max_batch_size,
     parse_number_or_auto,
 )
 from chairlift.errors import ConfigurationError
-from chairlift.logs import LogFormat
-from chairlift.scheduling.names import DEFAULT_POLICY, POLICY_NAMES
+from chairlift.scheduling.names import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from chairlift.card import ModelCard
@@ -46,16 +62,9 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     batching: Batching = "continuous",
     max_batch_size: MaxBatchSize = "auto",
-    batch_delay_ms: Annotated[
-        float, typer.Option(help="How long dynamic waits for company, in milliseconds.")
-    ] = 50.0,
-    policy: Annotated[
-        str, typer.Option(help=f"In which order continuous serves: {', '.join(POLICY_NAMES)}.")
-    ] = DEFAULT_POLICY,
-    admission: Annotated[
-        Literal["all", "strict"],
-        typer.Option(help="strict refuses what can't meet its deadline_ms."),
-    ] = "all",
+    batch_delay_ms: BatchDelay = 50.0,
+    policy: Policy = DEFAULT_POLICY,
+    admission: Admission = "all",
     costs: Annotated[
         str | None, typer.Option(metavar="FILE", help="A cost table of chairlift profile.")
     ] = None,
@@ -65,10 +74,7 @@ def serve(
     max_queue_per_key: Annotated[
         int | None, typer.Option(min=1, help="The most of them that came with one API key.")
     ] = None,
-    max_megapixel_steps: Annotated[
-        float,
-        typer.Option(help="The most work of a request: million pixels x frames x steps x n."),
-    ] = 4000.0,
+    max_megapixel_steps: MaxMegapixelSteps = 4000.0,
     max_streams: Annotated[
         int, typer.Option(min=1, help="The most event streams that are open.")
     ] = 2048,
@@ -83,16 +89,8 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file of further keys, one a line.")
     ] = None,
-    open_metrics: Annotated[
-        bool, typer.Option("--open-metrics", help="/metrics needs no key.")
-    ] = False,
-    cors_origin: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ORIGIN",
-            help="Whose pages may call the server, like https://example.com; repeatable.",
-        ),
-    ] = None,
+    open_metrics: OpenMetrics = False,
+    cors_origin: CorsOrigins = None,
     ssl_certfile: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A certificate, for HTTPS.")
     ] = None,
@@ -100,10 +98,7 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="Its key, where that isn't in the same file."),
     ] = None,
-    compat: Annotated[
-        Literal["a1111"] | None,
-        typer.Option(help="Also answer the clients of AUTOMATIC1111's web UI."),
-    ] = None,
+    compat: Compat = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -111,12 +106,8 @@ def serve(
             "state folder."
         ),
     ] = None,
-    keep_days: Annotated[
-        float, typer.Option(help="How long finished jobs are kept; 0 is for ever.")
-    ] = 7.0,
-    keep_gib: Annotated[
-        float, typer.Option(help="How large all their pictures may be; 0 is no bound.")
-    ] = 10.0,
+    keep_days: KeepDays = 7.0,
+    keep_gib: KeepGib = 10.0,
     workers: Annotated[
         str,
         typer.Option(metavar="N|auto", help="Engine processes; auto is one for each CUDA device."),
@@ -124,10 +115,7 @@ def serve(
     device: Device = "auto",
     dtype: Dtype = "auto",
     load_format: LoadFormat = "auto",
-    lora: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="A LoRA that requests may name; repeatable."),
-    ] = None,
+    lora: Loras = None,
     offload_text_encoders: OffloadTextEncoders = False,
     preview_decoder: Annotated[
         Path | None,
@@ -135,21 +123,13 @@ def serve(
     ] = None,
     attention_backend: AttentionBackend = None,
     compile: Compile = False,
-    metadata: Annotated[
-        bool, typer.Option(help="Pictures carry the settings that they were made with.")
-    ] = True,
-    hang_timeout: Annotated[
-        float, typer.Option(help="Seconds after which an engine that says nothing is replaced.")
-    ] = 120.0,
+    metadata: Metadata = True,
+    hang_timeout: HangTimeout = 120.0,
     shutdown_timeout: Annotated[
         int, typer.Option(min=0, help="Seconds that running requests have to finish.")
     ] = 30,
-    log_format: Annotated[
-        LogFormat, typer.Option(help="How the lines on standard error look.")
-    ] = "text",
-    log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="The line of a request has its prompt.")
-    ] = False,
+    log_format: LogFormatOption = "text",
+    log_prompts: LogPrompts = False,
 ) -> None:
     """Serve a model over HTTP."""
     from chairlift.engine.messages import Loading, Ready
@@ -229,22 +209,11 @@ def _describe_memory(card: ModelCard) -> list[str]:
     ]
 
 
-def parse_delay(milliseconds: float) -> float:
-    """The seconds that ``--batch-delay-ms`` says."""
-    return _not_negative(milliseconds, "--batch-delay-ms") / 1000
-
-
-def _not_negative(value: float, option: str) -> float:
-    if not 0 <= value < math.inf:
-        raise typer.BadParameter(f"{value} is not 0 or more", param_hint=option)
-    return value
-
-
 def _parse_retention(days: float, gibibytes: float) -> Retention:
     from chairlift.server.jobs.manager import Retention
 
-    seconds = 86_400 * _not_negative(days, "--keep-days")
-    size = int(2**30 * _not_negative(gibibytes, "--keep-gib"))
+    seconds = 86_400 * not_negative(days, "--keep-days")
+    size = int(2**30 * not_negative(gibibytes, "--keep-gib"))
     return Retention(seconds=seconds or None, bytes=size if gibibytes else None)
 
 
@@ -272,14 +241,3 @@ def _parse_access(
         open_metrics=open_metrics,
         cors_origins=tuple(origins or ()),
     )
-
-
-def parse_loras(given: list[str] | None) -> list[tuple[str, str]]:
-    """Name and path of each ``--lora``."""
-    loras = []
-    for one in given or ():
-        name, separator, path = one.partition("=")
-        if not (name and separator and path):
-            raise typer.BadParameter(f"{one!r} is not NAME=PATH", param_hint="--lora")
-        loras.append((name, path))
-    return loras
