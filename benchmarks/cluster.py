@@ -24,6 +24,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.batching import new_client
 from benchmarks.machine import describe_machine, percentile, spread
 from chairlift.server.process import running_server
 
@@ -42,11 +43,6 @@ async def send(http: httpx.AsyncClient, number: int, stream: bool = False) -> fl
     answer = await http.post("/v1/images/generations", json=body(number, stream))
     answer.raise_for_status()
     return time.perf_counter() - start
-
-
-def new_client(url: str) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-    return httpx.AsyncClient(base_url=url, timeout=None, limits=limits)
 
 
 async def one_by_one(url: str, requests: int, stream: bool) -> list[float]:

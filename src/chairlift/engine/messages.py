@@ -6,10 +6,14 @@ the engine is in this process or in another.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from chairlift.card import ModelCard
 from chairlift.request import GenerationRequest, RowId
+
+T = TypeVar("T")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -180,10 +184,7 @@ def decode_to_engine(frame: bytes) -> ToEngine:
     Raises:
         msgspec.MsgspecError: The frame is none.
     """
-    try:
-        return _to_engine.decode(frame)
-    except _STRAY_ERRORS as error:
-        raise msgspec.DecodeError(f"MessagePack data is malformed: {error}") from error
+    return _decode(_to_engine, frame)
 
 
 def decode_from_engine(frame: bytes) -> FromEngine:
@@ -192,7 +193,11 @@ def decode_from_engine(frame: bytes) -> FromEngine:
     Raises:
         msgspec.MsgspecError: The frame is none.
     """
+    return _decode(_from_engine, frame)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], frame: bytes) -> T:
     try:
-        return _from_engine.decode(frame)
+        return decoder.decode(frame)
     except _STRAY_ERRORS as error:
         raise msgspec.DecodeError(f"MessagePack data is malformed: {error}") from error
