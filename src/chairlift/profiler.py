@@ -130,7 +130,9 @@ class Profiler:
             request = self._request(f"new {number}", width, height, 1)
             id, key = RowId(request.id, 0), runner.legs(request)[0].key
             plan = Plan(key=key, joining=(id,), running=(id,), finishing=frozenset({id}))
-            seconds.append(runner.run(plan, {request.id: request}).encode_seconds)
+            result = runner.run(plan, {request.id: request})
+            result.wait()
+            seconds.append(result.encode_seconds)
         return median(seconds[1:])
 
     def _request(self, id: str, width: int, height: int, steps: int) -> GenerationRequest:

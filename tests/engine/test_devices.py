@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from chairlift.engine.devices import count_devices, own_device
+from chairlift.engine.devices import choose_threads, count_devices, count_sharers, own_device
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.errors import ConfigurationError
 
@@ -43,3 +43,27 @@ def test_without_a_gpu_all_are_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> No
     config = WorkerConfig(number=2)
     assert count_devices(config) == 1
     assert str(own_device(config)) == "cpu"
+
+
+def test_workers_on_one_device_share_it() -> None:
+    assert count_sharers(WorkerConfig(number=1, workers=3, device="cpu")) == 3
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_a_worker_with_a_device_of_its_own_shares_it_with_nobody() -> None:
+    assert count_sharers(WorkerConfig(number=1, workers=3)) == 1
+
+
+@pytest.mark.parametrize(("sharers", "threads"), [(1, 8), (2, 4), (3, 2), (9, 1)])
+def test_workers_divide_the_threads_of_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, sharers: int, threads: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert choose_threads(sharers) == threads
+
+
+def test_the_operators_number_of_threads_is_each_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert choose_threads(4) == 8

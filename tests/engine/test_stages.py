@@ -14,14 +14,17 @@ from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chairlift.engine.decoder import Decoder
+from chairlift.engine.decoder import Decoded, Decoder
 from chairlift.engine.encoder import Encoder
 from chairlift.engine.files import encode_file
 from chairlift.engine.ledger import Ledger
+from chairlift.engine.loop import Loop
+from chairlift.engine.messages import Finished, FromEngine, Submit
 from chairlift.errors import DecodeFailed, IllegalTransition, NumericalError
-from chairlift.models.adapter import Conditioning
+from chairlift.models.adapter import Conditioning, ForwardBatch
 from chairlift.models.fake import FakeModel
 from chairlift.request import IMAGE_FORMATS, OutputFormat, Prompt, RowId, Status
+from chairlift.scheduling.scheduler import Scheduler
 from tests.builders import a_request, file_pixels, largest_difference
 from tests.company import psnr
 
@@ -33,6 +36,11 @@ class CountingModel(FakeModel):
         super().__init__()
         self.encoded: list[list[str]] = []
         self.decoded: list[int] = []
+        self.forwards = 0
+
+    def predict(self, batch: ForwardBatch) -> Tensor:
+        self.forwards += 1
+        return super().predict(batch)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Conditioning]:
         self.encoded.append([prompt.text or "" for prompt in prompts])
@@ -84,16 +92,16 @@ def test_rows_are_decoded_in_chunks_of_one_shape() -> None:
         decoder.submit(RowId(str(number), 0), torch.zeros(4, side, side))
     rows = []
     while len(decoder):
-        rows.append([decoded.row.request_id for decoded in decoder.run()])
+        rows.append([decoded.row.request_id for decoded in decoder.run(wait=False)])
     assert rows == [["0", "1"], ["2"], ["3"], ["4"]]
-    assert decoder.run() == []
+    assert decoder.run(wait=False) == []
 
 
 def test_latents_that_are_not_finite_fail_alone() -> None:
     decoder = create_decoder()
     decoder.submit(RowId("bad", 0), torch.full((4, 8, 8), torch.inf))
     decoder.submit(RowId("good", 0), torch.zeros(4, 8, 8))
-    bad, good = decoder.run()
+    bad, good = decoder.run(wait=False)
     assert isinstance(bad.outcome, NumericalError)
     assert not isinstance(good.outcome, NumericalError)
 
@@ -102,9 +110,74 @@ def test_a_row_that_can_not_be_decoded_fails_alone() -> None:
     decoder = create_decoder(CountingModel())
     decoder.submit(RowId("good", 0), torch.zeros(4, 8, 8))
     decoder.submit(RowId("bad", 0), torch.full((4, 8, 8), 13.0))
-    good, bad = decoder.run()
+    good, bad = decoder.run(wait=False)
     assert isinstance(bad.outcome, DecodeFailed)
     assert not isinstance(good.outcome, DecodeFailed)
+
+
+class LateMark:
+    """Of a device that has come so far when the test says so, or when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.reached = False
+
+    def wait(self) -> None:
+        self.reached = True
+
+    def seconds_since(self, earlier: LateMark) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def marks(monkeypatch: pytest.MonkeyPatch) -> list[LateMark]:
+    """Of everything that a device decodes from here on."""
+    made: list[LateMark] = []
+
+    def make_mark(device: torch.device) -> LateMark:
+        made.append(LateMark())
+        return made[-1]
+
+    monkeypatch.setattr("chairlift.engine.decoder.make_mark", make_mark)
+    return made
+
+
+def decoded_ids(decoded: list[Decoded]) -> list[str]:
+    return [one.row.request_id for one in decoded]
+
+
+def test_nobody_waits_for_a_device_that_decodes(marks: list[LateMark]) -> None:
+    decoder = create_decoder()
+    for name in "abc":
+        decoder.submit(RowId(name, 0), torch.zeros(4, 8, 8))
+    assert decoder.run(wait=False) == []
+    assert decoder.run(wait=False) == []
+    assert (len(marks), len(decoder)) == (1, 3)
+    marks[0].reached = True
+    assert decoded_ids(decoder.run(wait=False)) == ["a", "b"]
+    assert (len(marks), len(decoder)) == (2, 1)
+
+
+def test_without_anything_else_to_do_the_device_is_waited_for(marks: list[LateMark]) -> None:
+    decoder = create_decoder()
+    decoder.submit(RowId("a", 0), torch.zeros(4, 8, 8))
+    assert decoder.run(wait=True) == []
+    assert decoded_ids(decoder.run(wait=True)) == ["a"]
+    assert len(decoder) == 0
+
+
+def test_rows_step_on_while_the_device_decodes(marks: list[LateMark]) -> None:
+    said: list[FromEngine] = []
+    model = CountingModel()
+    loop = Loop(model, Scheduler(), said.append)
+    for id, steps in (("short", 1), ("long", 9)):
+        loop.send(Submit(request=a_request(id=id, steps=steps)))
+    for _ in range(6):  # In the first there is nobody yet.
+        loop.turn()
+    assert model.forwards == 5
+    assert [mark.reached for mark in marks] == [False]
+    while sum(isinstance(message, Finished) for message in said) < 2:
+        loop.turn()
+    assert model.forwards == 9
 
 
 @pytest.mark.parametrize("output_format", IMAGE_FORMATS)

@@ -61,7 +61,7 @@ class EngineClient(RideKeeper):
         workers: int | None = 1,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config = msgspec.structs.replace(config, workers=workers or 1)
         """What the next worker is started with, but for its number."""
         self._on_loading = on_loading
         self._hang_seconds = hang_seconds

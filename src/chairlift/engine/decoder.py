@@ -1,16 +1,23 @@
-"""The decode stage: finished latents to pixels, a few rows at a time between ticks."""
+"""The decode stage: finished latents to pixels, a few rows at a time.
+
+On CUDA it has a stream of its own, beside the ticks, and the host looks between two of them whether
+a chunk is done. On a CPU a chunk is decoded between two ticks.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from chairlift.engine.marks import Mark, make_mark
 from chairlift.errors import DecodeFailed, NumericalError, RequestError
 from chairlift.models.adapter import Adapter
 from chairlift.request import RowId
@@ -19,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 """``(height, width, 3)``, or ``(frames, height, width, 3)``."""
+Entry = tuple[RowId, Tensor]
+"""A row, and its final latents: float32 on the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,28 @@ class Decoded:
     outcome: Pixels | RequestError
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """What the device decodes."""
+
+    entries: list[Entry]
+    pixels: Tensor
+    """Of each, on the host as soon as ``end`` is reached."""
+    finite: Tensor
+    """``(rows,)`` bool, likewise: whether the latents were."""
+    end: Mark
+
+    def read(self) -> list[Decoded]:
+        """The pixels, for which the host waits."""
+        self.end.wait()
+        return [
+            Decoded(*entry, picture if good else NumericalError("the latents are not finite"))
+            for entry, picture, good in zip(
+                self.entries, self.pixels.numpy(), self.finite.tolist(), strict=True
+            )
+        ]
+
+
 class Decoder:
     """A queue in front of an adapter's decoder.
 
@@ -41,41 +72,84 @@ class Decoder:
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
-        self._waiting: deque[tuple[RowId, Tensor]] = deque()
+        self._waiting: deque[Entry] = deque()
+        self._chunk: _Chunk | None = None
+        self._stream: torch.cuda.Stream | None = None
+        if adapter.device.type == "cuda":
+            self._stream = torch.cuda.Stream(adapter.device)  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + (len(self._chunk.entries) if self._chunk else 0)
 
     def submit(self, row: RowId, latents: Tensor) -> None:
         """Append a row's final latents to the queue."""
         self._waiting.append((row, latents))
 
     def cancel(self, rows: set[RowId]) -> None:
-        """Forget these rows."""
+        """Forget these rows; those that the device has begun come all the same."""
         self._waiting = deque(entry for entry in self._waiting if entry[0] not in rows)
 
     @torch.inference_mode()
-    def run(self) -> list[Decoded]:
-        """Decode the rows at the head of the queue that have one shape, at most a chunk."""
-        batch: list[tuple[RowId, Tensor]] = []
-        while self._waiting and len(batch) < self._adapter.max_decode_rows:
-            if batch and self._waiting[0][1].shape != batch[0][1].shape:
-                break
-            batch.append(self._waiting.popleft())
-        return self._decode(batch) if batch else []
+    def run(self, wait: bool) -> list[Decoded]:
+        """What is done; if the device has nothing to decode any more, it gets the next chunk.
 
-    def _decode(self, batch: list[tuple[RowId, Tensor]]) -> list[Decoded]:
-        latents = torch.stack([values for _, values in batch])
-        finite = latents.flatten(1).isfinite().all(dim=1)
+        Args:
+            wait: Until the chunk that the device has is done.
+        """
+        decoded = self._take(wait)
+        if self._chunk is None and (entries := self._next_entries()):
+            try:
+                self._chunk = self._begin(entries)
+            except Exception as error:
+                return decoded + self._decode_each(entries, error)
+            decoded += self._take(wait=False)  # A CPU is done with it.
+        return decoded
+
+    def _take(self, wait: bool) -> list[Decoded]:
+        chunk = self._chunk
+        if chunk is None or not (wait or chunk.end.reached):
+            return []
+        self._chunk = None
+        return chunk.read()
+
+    def _next_entries(self) -> list[Entry]:
+        """The rows at the head of the queue that have one shape, at most a chunk."""
+        entries: list[Entry] = []
+        while self._waiting and len(entries) < self._adapter.max_decode_rows:
+            if entries and self._waiting[0][1].shape != entries[0][1].shape:
+                break
+            entries.append(self._waiting.popleft())
+        return entries
+
+    def _begin(self, entries: list[Entry]) -> _Chunk:
+        """Give the device some rows to decode, behind the ticks that it already has."""
+        with self._beside_the_ticks():
+            latents = torch.stack([values for _, values in entries])
+            finite = latents.flatten(1).isfinite().all(dim=1)
+            pixels = self._adapter.decode(latents.nan_to_num())
+            return _Chunk(
+                entries,
+                pixels.to("cpu", non_blocking=True),
+                finite.to("cpu", non_blocking=True),
+                make_mark(self._adapter.device),
+            )
+
+    def _beside_the_ticks(self) -> AbstractContextManager[Any]:
+        if self._stream is None:
+            return nullcontext()
+        self._stream.wait_stream(torch.cuda.current_stream(self._adapter.device))
+        return torch.cuda.stream(self._stream)
+
+    def _decode_each(self, entries: list[Entry], error: Exception) -> list[Decoded]:
+        """One by one what could not be decoded together."""
+        if len(entries) > 1:
+            logger.warning("a decode of %d rows failed; trying each: %s", len(entries), error)
+        return [self._decode_alone(entry) for entry in entries]
+
+    def _decode_alone(self, entry: Entry) -> Decoded:
         try:
-            pixels = self._adapter.decode(latents.nan_to_num()).cpu().numpy()
-        except Exception as error:
-            if len(batch) > 1:
-                logger.warning("a decode of %d rows failed; trying each: %s", len(batch), error)
-                return [decoded for entry in batch for decoded in self._decode([entry])]
+            [decoded] = self._begin([entry]).read()
+        except Exception:
             logger.exception("a row could not be decoded")
-            return [Decoded(*batch[0], DecodeFailed("the picture could not be decoded"))]
-        return [
-            Decoded(*entry, picture if good else NumericalError("the latents are not finite"))
-            for entry, picture, good in zip(batch, pixels, finite.tolist(), strict=True)
-        ]
+            return Decoded(*entry, DecodeFailed("the picture could not be decoded"))
+        return decoded

@@ -1,6 +1,8 @@
-"""Which device a worker takes where there are several."""
+"""Which device a worker takes where there are several, and its share of one where there is one."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -22,6 +24,20 @@ def own_device(config: WorkerConfig) -> torch.device:
     """
     name = f"cuda:{config.number}" if _has_choice(config) else config.device
     return choose_device(name)
+
+
+def count_sharers(config: WorkerConfig) -> int:
+    """How many workers there are on the worker's device, itself included."""
+    return 1 if _has_choice(config) else config.workers
+
+
+def choose_threads(sharers: int) -> int:
+    """How many threads of a CPU a worker computes with: its share, unless ``OMP_NUM_THREADS`` says
+    how many. Threads of several workers that outnumber the cores would wait for each other at every
+    kernel.
+    """
+    usual = torch.get_num_threads()
+    return usual if "OMP_NUM_THREADS" in os.environ else max(1, usual // sharers)
 
 
 def _has_choice(config: WorkerConfig) -> bool:

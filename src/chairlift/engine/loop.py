@@ -123,7 +123,7 @@ class Loop:
         plan = self._scheduler.plan(time.monotonic())
         if plan.key is not None:
             self._run(plan)
-        self._decode()
+        self._decode(wait=plan.key is None)
         self._report(at_once=plan.key is None)
         busy = plan.key is not None or len(self._decoder) > 0
         self._read_mailbox(None if busy else plan.wake_at, wait=not busy)
@@ -237,6 +237,9 @@ class Loop:
         for row in plan.joining:
             self._ledger.move(row, Status.ENCODING, start)
         result = self._runner.run(plan, self._ledger.requests)
+        # No tick is begun before the last has ended: whoever came meanwhile would have to wait for
+        # all that is queued, and nobody would know what a step costs.
+        result.wait()
         self._scheduler.update(
             TickResult(
                 plan=plan,
@@ -276,8 +279,8 @@ class Loop:
         }
         self._previews.show(result.previews, steps, requests)
 
-    def _decode(self) -> None:
-        for decoded in self._decoder.run():
+    def _decode(self, wait: bool) -> None:
+        for decoded in self._decoder.run(wait):
             request = self._ledger.requests.get(decoded.row.request_id)
             if request is None:
                 continue

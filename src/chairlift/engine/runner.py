@@ -1,4 +1,4 @@
-"""The runner: carries out one plan on the device.
+"""The runner: has one plan carried out by the device.
 
 It knows requests, slots and the model. It doesn't know why these rows were chosen, nor what
 becomes of their pictures.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from chairlift.engine.encoder import Encoder
+from chairlift.engine.marks import Mark, make_mark
 from chairlift.engine.memory import free_cache, is_out_of_memory
 from chairlift.engine.slots import Row, Slots
 from chairlift.errors import EncodeFailed, RequestError, StepFailed
@@ -37,7 +37,9 @@ EVALUATIONS_PER_STEP = 2
 
 @dataclass(kw_only=True, slots=True)
 class RunResult:
-    """What became of a plan, with everything that the scheduler needn't know."""
+    """What becomes of a plan, with everything that the scheduler needn't know. On CUDA it is known
+    before the device has come so far.
+    """
 
     failed: dict[RowId, RequestError] = field(default_factory=dict)
     """Rows that have lost their slot to an error."""
@@ -47,10 +49,24 @@ class RunResult:
     """Predicted clean latents, float32 on the device, of the rows that are to be shown now."""
     out_of_memory: int = 0
     """Rows of the smallest forward for which there was no memory; 0 if there was enough."""
-    encode_seconds: float = 0.0
-    """Time until the newcomers had their slots."""
-    seconds: float = 0.0
-    """Time of the whole tick."""
+    marks: list[Mark] = field(default_factory=list)
+    """Where the tick began, where the newcomers had their slots, and where it ended."""
+
+    def wait(self) -> None:
+        """Let this thread sleep until the device has made the tick."""
+        self.marks[-1].wait()
+
+    @property
+    def encode_seconds(self) -> float:
+        """Time until the newcomers had their slots; after :meth:`wait`."""
+        start, admitted, _ = self.marks
+        return admitted.seconds_since(start)
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole tick; after :meth:`wait`."""
+        start, _, end = self.marks
+        return end.seconds_since(start)
 
 
 class Runner:
@@ -81,7 +97,8 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, plan: Plan, requests: Mapping[str, GenerationRequest]) -> RunResult:
-        """Take in the newcomers, run one forward, advance every row, let the finished go.
+        """Take in the newcomers, run one forward, advance every row, let the finished go. The host
+        waits for none of it.
 
         Args:
             plan: Not empty.
@@ -89,14 +106,13 @@ class Runner:
         """
         if plan.key is None:
             raise ValueError("an empty plan can't be run")
-        start = time.monotonic()
-        result = RunResult()
+        result = RunResult(marks=[self._mark()])
         changing = self._changing.keys() & set(plan.running)
         slots = self._slots(plan.key, len(plan.joining) + len(changing))
         for id in changing:
             slots.join(*self._changing.pop(id))
         self._admit(slots, plan.joining, requests, result)
-        result.encode_seconds = time.monotonic() - start
+        result.marks.append(self._mark())
         running = [row for row in plan.running if row not in result.failed]
         self._step(slots, running, result)
         for row in plan.finishing - result.failed.keys():
@@ -106,7 +122,7 @@ class Runner:
         slots.leave(plan.finishing | plan.changing | result.failed.keys())
         if not len(slots):
             self._groups.pop(plan.key)
-        result.seconds = time.monotonic() - start
+        result.marks.append(self._mark())
         return result
 
     @torch.inference_mode()
@@ -118,6 +134,9 @@ class Runner:
             slots.leave(rows)
             if not len(slots):
                 del self._groups[key]
+
+    def _mark(self) -> Mark:
+        return make_mark(self._adapter.device)
 
     def _slots(self, key: BatchKey, newcomers: int) -> Slots:
         """The slots of a group, with room for so many more; twice as many if there is too little,

@@ -33,7 +33,7 @@ def run(config: WorkerConfig, courier: Courier) -> int:
     # Only here: importing torch takes seconds, in which the courier shows that we are alive.
     import torch
 
-    from chairlift.engine.devices import count_devices, own_device
+    from chairlift.engine.devices import choose_threads, count_devices, count_sharers, own_device
     from chairlift.engine.loop import Loop
     from chairlift.engine.memory import free_memory
     from chairlift.models.lora import LoraFile
@@ -51,6 +51,8 @@ def run(config: WorkerConfig, courier: Courier) -> int:
         device = own_device(config)
         if device.index is not None:
             torch.cuda.set_device(device)  # So that no other one is touched by mistake.
+        sharers = count_sharers(config)
+        torch.set_num_threads(choose_threads(sharers))
         scheduler = Scheduler(
             batching=config.batching,
             policy=config.policy,
@@ -74,7 +76,7 @@ def run(config: WorkerConfig, courier: Courier) -> int:
         courier.send(StartFailed(reason=str(error)))
         courier.close()
         return CANT_START
-    scheduler.limit_memory(free_memory(adapter.device))
+    scheduler.limit_memory(free_memory(adapter.device) / sharers)
     loop = Loop(adapter, scheduler, courier.send, strict=config.strict, metadata=config.metadata)
     courier.deliver_to(loop.send)
     # What was imported and loaded stays, and is a few hundred thousand objects: looking through

@@ -20,6 +20,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """ZeroMQ address of the front end's socket; filled in by the client."""
     number: int = 0
     """Which of several workers it is; of several CUDA devices it takes that one."""
+    workers: int = 1
+    """How many there are, where they share one device."""
     model: str | None = None
     """A folder, a hub id, ``fake``, or None for the bundled model."""
     device: str = "auto"
