@@ -14,7 +14,7 @@ SMALL = a_request(width=64, height=64)
 
 def load(backlog: float = 0.0, **more: Any) -> dict[str, Any]:
     """What a replica tells."""
-    nothing: dict[str, Any] = {"shapes": [], "loras": [], "prompts": []}
+    nothing: dict[str, Any] = {"shapes": [], "loras": [], "prompts": [], "newest": []}
     return (
         {"is_ready": True, "backlog_seconds": backlog, "seconds_per_pixel_step": 1e-6}
         | nothing
@@ -59,6 +59,14 @@ def test_what_was_sent_counts_until_it_has_ended_or_was_told() -> None:
     choice.end("1")
     assert choice.rank(told, "2", SMALL, now=0.1)[0] == ["a"]
     assert choice.rank(told, "3", SMALL, now=0.1 + UNSEEN_SECONDS)[0] == ["a"]
+
+
+def test_what_a_replica_has_told_of_is_in_its_backlog_and_counts_once() -> None:
+    choice = create_choice()
+    assert choice.rank({"a": load(), "b": load(2.0)}, "1", SMALL, now=0.0)[0] == ["a"]
+    small = 1e-6 * SMALL.steps * 64 * 64
+    told = {"a": load(small, newest=[digest(SMALL.id)]), "b": load(1.5 * small)}
+    assert choice.rank(told, "2", a_request("other"), now=0.1)[0] == ["a"]
 
 
 def test_what_is_sent_again_counts_once() -> None:

@@ -36,7 +36,8 @@ from tests.cluster.builders import (
 
 @pytest.fixture(autouse=True)
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "FIRST_BACKOFF_SECONDS", 0.0)
+    for name in ("FIRST_BACKOFF_SECONDS", "MAX_BACKOFF_SECONDS"):
+        monkeypatch.setattr(client_module, name, 0.0)
 
 
 def create_client(replicas: FakeReplicas, max_wait: float = 60.0) -> ClusterClient:
@@ -120,6 +121,17 @@ def test_an_error_of_a_replica_is_the_callers_and_not_tried_again(
     assert type(found) is error
     assert (found.param, found.retry_after) == (param, retry_after)
     assert len(replicas.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("id", "scripts"), [("job_a", (is_full, finishes)), ("a", (is_lost, is_full, finishes))]
+)
+def test_who_was_let_in_waits_for_room_and_is_not_refused(
+    id: str, scripts: tuple[Script, ...]
+) -> None:
+    ride, replicas = ride_with(*scripts, id=id)
+    assert ride.outcome == "finished"
+    assert len(replicas.calls) == len(scripts)
 
 
 def test_who_waits_too_long_for_a_replica_is_told_when_to_come_again() -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from chairlift.cluster import front_end as front_end_module
 from chairlift.cluster.autoscaling import AutoscalingOptions
 from chairlift.cluster.config import ClusterConfig
 from chairlift.cluster.front_end import KEY_VARIABLE, FrontEnd
 from chairlift.engine.worker_config import WorkerConfig
 from tests.cluster.builders import FakeReplicas, finishes
 from tests.running import GENERATIONS
+from tests.server.test_tracing import Spans, attributes, id_of, parent
 
 BOAT = {"prompt": "a boat"}
 
@@ -62,6 +65,16 @@ def test_what_a_cluster_without_a_data_folder_does_not_do_is_said(
     assert answer.json()["error"]["code"] == "unsupported"
 
 
+@pytest.mark.parametrize(("front_ends", "status"), [(1, 404), (2, 501)])
+def test_a_request_that_another_front_end_may_have_is_not_called_unknown(
+    front_ends: int, status: int
+) -> None:
+    path = "/v1/requests/req_other/cancel"
+    answer = ask(lambda http: http.post(path), front_ends=front_ends)
+    assert answer.status_code == status
+    assert ("close its connection" in answer.json()["error"]["message"]) == (status == 501)
+
+
 def test_what_operators_ask_is_answered_without_jobs() -> None:
     async def get_all(http: httpx.AsyncClient) -> list[int]:
         paths = ("/health", "/ready", "/metrics", "/v1/models", "/v1/policy")
@@ -87,3 +100,14 @@ def test_keys_are_those_of_the_file_and_of_the_variable(
         return [(await http.get("/v1/models", headers=one)).status_code for one in sent]
 
     assert ask(statuses, api_key_file=str(tmp_path / "keys")) == [200, 200, 401]
+
+
+def test_a_request_is_traced_where_the_environment_wants_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spans = Spans()
+    monkeypatch.setattr(front_end_module, "open_tracing", lambda: nullcontext(spans.tracing))
+    ask(lambda http: http.post(GENERATIONS, json=BOAT))
+    generate = spans.all["generate"]
+    assert attributes(generate)["chairlift.outcome"] == "finished"
+    assert parent(generate) == id_of(spans.all[f"POST {GENERATIONS}"])

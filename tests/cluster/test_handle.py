@@ -54,7 +54,10 @@ class Handle:
         return b"a card"
 
     def cancel(self) -> None:
+        """As a response of Serve's it raises what has ended the call."""
         self.cancelled += 1
+        if self._error:
+            raise self._error
 
 
 async def read(handle: Handle) -> list[bytes]:
@@ -67,8 +70,9 @@ def test_a_call_that_ends_is_not_cancelled() -> None:
     assert handle.cancelled == 0
 
 
-def test_a_call_that_nobody_reads_any_more_is_cancelled() -> None:
-    handle = Handle()
+@pytest.mark.parametrize("error", [None, ActorDiedError()], ids=["alive", "dead"])
+def test_a_call_that_nobody_reads_any_more_is_cancelled(error: Exception | None) -> None:
+    handle = Handle(error)
 
     async def stop() -> None:
         stream = ServeReplicas(handle).generate(b"", "front end")
@@ -97,7 +101,7 @@ def test_what_ends_a_replica_loses_it(error: Exception) -> None:
 
 def test_no_room_anywhere_is_a_full_queue_with_a_time_to_come_again() -> None:
     error = BackPressureError(num_queued_requests=3, max_queued_requests=3)
-    with pytest.raises(QueueFull) as caught:
+    with pytest.raises(QueueFull, match="3 requests wait for one, of at most 3") as caught:
         asyncio.run(read(Handle(error)))
     assert caught.value.retry_after
 

@@ -169,9 +169,12 @@ def test_a_load_says_who_is_there_and_what_a_step_takes() -> None:
         ride = Ride(a_request(width=64, height=32, n=2, steps=10), loop.create_future(), 0.0)
         engine.rides["a"] = ride
         ride.steps = [5, 10]
+        assert load.describe()["newest"] == []
+        ride.accept(3.0, now=0.0)
         engine.listeners[0](engine.activity)
         told = load.describe()
         assert told["seconds_per_pixel_step"] == pytest.approx(3.0 / (5 * 64 * 32))
+        assert told["newest"] == [digest("a")]
         place = read_load(told, unseen_seconds=1.0)
         assert place is not None
         assert place.backlog_seconds == 4.0

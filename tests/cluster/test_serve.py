@@ -6,13 +6,8 @@ The tests run in this order, and the last ones deploy it anew.
 
 from __future__ import annotations
 
-import base64
-import json
 import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +16,13 @@ import pytest
 import yaml
 
 from chairlift.cluster.autoscaling import AutoscalingOptions
-from chairlift.cluster.config import ClusterConfig, to_arguments
-from chairlift.engine.worker_config import WorkerConfig
-from chairlift.server.access import Access
-from tests.cluster.conftest import KEY, Cluster
-from tests.running import (
-    GENERATIONS,
-    LONG,
-    EngineThread,
-    connect,
-    metric,
-    wait_until,
-)
+from tests.cluster.running import Calls, Cluster, caller_of, pictures
+from tests.running import GENERATIONS, LONG, metric, wait_until
 from tests.server.sse import event_stream
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "ray"
-WORKER = WorkerConfig(model="fake:0.02", max_batch_size=16)
 BOAT = {"prompt": "a boat", "seed": 7, "num_inference_steps": 4}
 STREAM = LONG | {"n": 1, "stream": True, "partial_images": 1}
-
-
-def config(folder: Path, **autoscaling: Any) -> ClusterConfig:
-    keys = folder / "keys"
-    keys.write_text(KEY + "\n")
-    keys.chmod(0o600)
-    return ClusterConfig(
-        worker=WORKER,
-        autoscaling=AutoscalingOptions(**autoscaling),
-        gpus=0,
-        cpus=0.25,
-        shutdown_timeout=20,
-        data_dir=str(folder / "data"),
-        api_key_file=str(keys),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def http(cluster: Cluster, folder: Path) -> httpx.Client:
     """Two replicas."""
-    two = config(folder, min_replicas=2, max_replicas=2)
-    cluster.order("deploy", to_arguments(two))
+    cluster.deploy(folder, autoscaling=AutoscalingOptions(min_replicas=2, max_replicas=2))
     return cluster.http
-
-
-@pytest.fixture(scope="module")
-def single() -> Iterator[httpx.Client]:
-    """The single server beside it, which takes less time for the same pictures."""
-    with (
-        EngineThread(WorkerConfig(model="fake")) as engine,
-        engine.serve(access=Access(keys=(KEY,))) as http,
-    ):
-        http.headers["Authorization"] = f"Bearer {KEY}"
-        yield http
 
 
 # ---------------------------------------------------------------------- as a single server
@@ -173,35 +130,14 @@ def test_a_job_is_done_and_kept(http: httpx.Client, single: httpx.Client) -> Non
 # ---------------------------------------------------------------------- the replicas
 
 
-def busy(cluster: Cluster) -> int:
-    """How many replicas have a request."""
-    return sum(bool(load["shapes"]) for load in cluster.order("loads"))
-
-
-@contextmanager
-def caller_of(http: httpx.Client, body: dict[str, Any]) -> Iterator[None]:
-    """Somebody who waits for an answer, and goes away."""
-    content = json.dumps(body)
-    lines = [
-        f"POST {GENERATIONS} HTTP/1.1",
-        "Host: test",
-        f"Authorization: Bearer {KEY}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(content)}",
-    ]
-    with connect(http) as connection:
-        connection.sendall("\r\n".join([*lines, "", content]).encode())
-        yield
-
-
 @pytest.mark.parametrize("body", [LONG, STREAM], ids=["answer", "stream"])
 def test_who_goes_away_frees_the_slots_in_the_replica(
     cluster: Cluster, http: httpx.Client, body: dict[str, Any]
 ) -> None:
-    wait_until(lambda: busy(cluster) == 0)
+    wait_until(lambda: cluster.busy() == 0)
     with caller_of(http, body):
-        wait_until(lambda: busy(cluster) == 1)
-    wait_until(lambda: busy(cluster) == 0)
+        wait_until(lambda: cluster.busy() == 1)
+    wait_until(lambda: cluster.busy() == 0)
     assert metric(http, "chairlift_requests_running") == 0
 
 
@@ -209,36 +145,21 @@ def test_the_second_of_two_requests_goes_to_the_other_replica(
     cluster: Cluster, http: httpx.Client
 ) -> None:
     with caller_of(http, LONG), caller_of(http, LONG):
-        wait_until(lambda: busy(cluster) == 2)
-    wait_until(lambda: busy(cluster) == 0)
+        wait_until(lambda: cluster.busy() == 2)
+    wait_until(lambda: cluster.busy() == 0)
 
 
 def test_what_a_killed_replica_owed_is_done_by_another(
     cluster: Cluster, http: httpx.Client, single: httpx.Client
 ) -> None:
-    bodies: list[dict[str, Any]] = []
-    answers: list[Future[httpx.Response]] = []
     before = metric(http, "chairlift_worker_restarts_total")
-    with ThreadPoolExecutor(32) as callers:
-
-        def call_until_both_have_work() -> bool:
-            # For a second or two the router goes by what the replicas told before.
-            body = BOAT | {"num_inference_steps": 150, "sampler": "heun", "seed": len(bodies)}
-            bodies.append(body)
-            answers.append(callers.submit(http.post, GENERATIONS, json=body))
-            time.sleep(0.25)
-            return busy(cluster) == 2
-
-        wait_until(call_until_both_have_work)
-        cluster.replicas()[0].kill()
-        found = [pictures(answer.result()) for answer in answers]
+    calls = Calls(http, BOAT | {"num_inference_steps": 200, "sampler": "heun"})
+    # For a second or two the router goes by what the replicas told before.
+    calls.call_until(lambda: cluster.busy() == 2)
+    cluster.replicas()[0].kill()
+    found = calls.pictures()
     assert metric(http, "chairlift_worker_restarts_total") > before
-    assert found == [pictures(single.post(GENERATIONS, json=body)) for body in bodies]
-
-
-def pictures(answer: httpx.Response) -> list[bytes]:
-    assert answer.status_code == 200, answer.text
-    return [base64.b64decode(one["b64_json"]) for one in answer.json()["data"]]
+    assert found == [pictures(single.post(GENERATIONS, json=body)) for body in calls.bodies]
 
 
 # ---------------------------------------------------------------------- more and fewer of them
@@ -256,15 +177,14 @@ def test_replicas_come_with_the_work_and_go_without_dropping_any(
     cluster: Cluster, folder: Path
 ) -> None:
     """From two to one, to two, and to one, while a caller comes again and again."""
-    scaling = config(
-        folder,
+    scaling = AutoscalingOptions(
         min_replicas=1,
         max_replicas=2,
         target_seconds=1.0,
         scale_out_delay_s=0.2,
         scale_in_delay_s=0.5,
     )
-    cluster.order("deploy", to_arguments(scaling))
+    cluster.deploy(folder, autoscaling=scaling)
     wait_until(lambda: len(cluster.replicas()) == 1)
     stop = threading.Event()
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from ray import serve
 from ray.serve import Application
+from ray.serve.request_router import RequestRouter
 from starlette.types import ASGIApp
 
 from chairlift.cluster.choice import STATS_PERIOD_SECONDS
@@ -77,9 +78,20 @@ def build(arguments: dict[str, Any]) -> Application:
     Raises:
         ConfigurationError: An option is unknown, missing or wrong.
     """
-    config = parse_config(arguments)
+    return create_application(parse_config(arguments))
+
+
+def create_application(
+    config: ClusterConfig, router: type[RequestRouter] | str = BacklogRouter
+) -> Application:
+    """The application.
+
+    Args:
+        config: All options.
+        router: What chooses the replica, or where Serve imports it from.
+    """
     told = to_arguments(config)
-    engine = serve.deployment(Engine, name="Engine").options(**engine_options(config))
+    engine = serve.deployment(Engine, name="Engine").options(**engine_options(config, router))
     front_end = serve.deployment(serve.ingress()(Ingress), name="FrontEnd").options(
         **front_end_options(config)
     )
@@ -88,7 +100,7 @@ def build(arguments: dict[str, Any]) -> Application:
     return front_end.bind(told, replicas)
 
 
-def engine_options(config: ClusterConfig) -> dict[str, Any]:
+def engine_options(config: ClusterConfig, router: type[RequestRouter] | str) -> dict[str, Any]:
     """How Serve runs the replicas."""
     autoscaling = msgspec.to_builtins(config.autoscaling)
     return {
@@ -105,7 +117,7 @@ def engine_options(config: ClusterConfig) -> dict[str, Any]:
             "downscale_delay_s": 0.0,
         },
         "request_router_config": {
-            "request_router_class": BacklogRouter,
+            "request_router_class": router,
             "request_routing_stats_period_s": STATS_PERIOD_SECONDS,
         },
         "graceful_shutdown_timeout_s": float(config.shutdown_timeout),

@@ -11,20 +11,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from chairlift.cluster.load import pixel_steps, read_load, traits
+from chairlift.cluster.load import digest, pixel_steps, read_load, traits
 from chairlift.request import GenerationRequest
 from chairlift.scheduling.routing import choose_place, two_choices
 
 STATS_PERIOD_SECONDS = 1.0
 """How often replicas are asked."""
 UNSEEN_SECONDS = 2 * STATS_PERIOD_SECONDS
-"""After so long a request that was sent is in what its replica tells."""
+"""After so long, at the latest, a request that was sent is in what its replica tells."""
 
 R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent(Generic[R]):
+    id: str
+    """A digest of the request's."""
     replica: R
     size: float
     when: float
@@ -40,7 +42,7 @@ class Choice(Generic[R]):
     def __init__(self, chance: random.Random | None = None) -> None:
         self._chance = chance or random.Random()
         self._sent: dict[str, _Sent[R]] = {}
-        """By the call's id, the oldest first."""
+        """By the call's id."""
 
     def rank(
         self, told: Mapping[R, Mapping[str, Any]], call: str, request: GenerationRequest, now: float
@@ -55,7 +57,7 @@ class Choice(Generic[R]):
             request: What is asked of the replica.
             now: Seconds, on a clock that only goes forward.
         """
-        self._forget(call, now)
+        self._forget(call, told, now)
         pace = _pace(told.values())
         places = {
             replica: place
@@ -66,7 +68,7 @@ class Choice(Generic[R]):
             return [self.draw(list(told))]
         known = list(places)
         best = known[choose_place(list(places.values()), traits(request))]
-        self._sent[call] = _Sent(best, pixel_steps(request), now)
+        self._sent[call] = _Sent(digest(request.id), best, pixel_steps(request), now)
         others = [replica for replica in told if replica != best]
         return [[best], self.draw(others)] if others else [[best]]
 
@@ -78,13 +80,15 @@ class Choice(Generic[R]):
         """A request has ended."""
         self._sent.pop(call, None)
 
-    def _forget(self, call: str, now: float) -> None:
+    def _forget(self, call: str, told: Mapping[R, Mapping[str, Any]], now: float) -> None:
+        """Those that replicas have told of by now, and those sent long ago."""
         self.end(call)
-        while self._sent:
-            oldest = next(iter(self._sent))
-            if now - self._sent[oldest].when < UNSEEN_SECONDS:
-                return
-            del self._sent[oldest]
+        newest = {replica: load["newest"] for replica, load in told.items() if load}
+        self._sent = {
+            call: sent
+            for call, sent in self._sent.items()
+            if now - sent.when < UNSEEN_SECONDS and sent.id not in newest.get(sent.replica, ())
+        }
 
     def _size(self, replica: R) -> float:
         """Pixel-steps that it may not have told of."""

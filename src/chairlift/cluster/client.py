@@ -33,6 +33,7 @@ from chairlift.errors import (
     REQUEST_ERRORS,
     EngineCrash,
     GenerationFailed,
+    QueueFull,
     RequestError,
     Unavailable,
     Unsupported,
@@ -79,12 +80,16 @@ class ClusterClient(RideKeeper):
         replicas: How they are spoken to.
         policy: In which order they serve.
         max_wait: Seconds that a request waits for a replica that takes it.
+        front_ends: How many there are, this one among them.
     """
 
-    def __init__(self, replicas: Replicas, *, policy: str, max_wait: float) -> None:
+    def __init__(
+        self, replicas: Replicas, *, policy: str, max_wait: float, front_ends: int = 1
+    ) -> None:
         super().__init__()
         self._replicas = replicas
         self._max_wait = max_wait
+        self._front_ends = front_ends
         self._name = uuid.uuid4().hex
         self._card: ModelCard | None = None
         self._sightings = Sightings()
@@ -148,6 +153,19 @@ class ClusterClient(RideKeeper):
         carrying = asyncio.create_task(self._carry(ride, frame), context=Context())
         return ride
 
+    def cancel(self, request_id: str) -> bool:
+        """End a request, which fails with RequestCancelled; whether it was here.
+
+        Raises:
+            Unsupported: It isn't here, but may be at another front end.
+        """
+        if request_id not in self.rides and self._front_ends > 1:
+            raise Unsupported(
+                f"this front end has no such request, and it is one of {self._front_ends}; to end "
+                "a request, close its connection"
+            )
+        return super().cancel(request_id)
+
     def set_policy(self, name: str) -> None:
         """Not here: replicas that come later wouldn't know."""
         raise Unsupported("a cluster's policy is that of its config; deploy it again with another")
@@ -164,6 +182,10 @@ class ClusterClient(RideKeeper):
                     self._count_loss(ride, error)
                     backoff = FIRST_BACKOFF_SECONDS * 2**ride.crashes
                     await asyncio.sleep(min(backoff, MAX_BACKOFF_SECONDS))
+                except QueueFull:
+                    if not _was_let_in(ride):
+                        raise
+                    await asyncio.sleep(MAX_BACKOFF_SECONDS)
         except RequestError as error:
             ride.fail(error)
         except Exception:
@@ -175,10 +197,11 @@ class ClusterClient(RideKeeper):
 
         Raises:
             ReplicaLost: It ended before the request did.
+            QueueFull: All are full, and as many wait already as may.
             Unavailable: There is no replica, or all are full, for longer than anybody may wait.
         """
         # Jobs have all the time in the world.
-        wait = math.inf if ride.request.id.startswith("job_") else self._max_wait
+        wait = math.inf if _is_job(ride) else self._max_wait
         messages = self._replicas.generate(frame, self._name)
         async with contextlib.aclosing(messages):
             try:
@@ -222,3 +245,14 @@ class ClusterClient(RideKeeper):
             case Report(replica=replica, activity=activity):
                 now = asyncio.get_running_loop().time()
                 self._report(self._sightings.add(replica, activity, now))
+
+
+def _is_job(ride: Ride) -> bool:
+    return ride.request.id.startswith("job_")
+
+
+def _was_let_in(ride: Ride) -> bool:
+    """Whether its caller has been told that it is accepted, or may have been; then it isn't refused
+    any more, but waits for room.
+    """
+    return _is_job(ride) or ride.crashes > 0

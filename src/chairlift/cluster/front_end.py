@@ -17,6 +17,7 @@ from chairlift.server.jobs.data_dir import DataDir
 from chairlift.server.jobs.manager import JobManager, Retention
 from chairlift.server.jobs.store import JobStore
 from chairlift.server.logs import RequestLog
+from chairlift.server.serve import open_tracing
 
 KEY_VARIABLE = "CHAIRLIFT_API_KEY"
 
@@ -27,6 +28,9 @@ class FrontEnd:
     Args:
         config: All options.
         replicas: The engines.
+
+    Raises:
+        ConfigurationError: The environment asks for traces that can't be sent.
     """
 
     def __init__(self, config: ClusterConfig, replicas: Replicas) -> None:
@@ -34,9 +38,15 @@ class FrontEnd:
         self._stack = ExitStack()
         self._jobs: JobManager | None = None
         self._client = ClusterClient(
-            replicas, policy=config.worker.policy, max_wait=config.autoscaling.max_wait_s
+            replicas,
+            policy=config.worker.policy,
+            max_wait=config.autoscaling.max_wait_s,
+            front_ends=config.front_ends,
         )
         self._client.on_end.append(RequestLog(config.log_prompts))
+        self._tracing = self._stack.enter_context(open_tracing())
+        if self._tracing is not None:
+            self._client.on_end.append(self._tracing)
 
     async def start(self) -> None:
         """Wait for a replica, and take up the jobs.
@@ -70,6 +80,7 @@ class FrontEnd:
             limits=config.limits,
             access=_read_access(config),
             compat=config.compat,
+            tracing=self._tracing,
         )
         return WithoutRequestId(app)
 

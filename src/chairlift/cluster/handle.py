@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -26,18 +27,22 @@ class ServeReplicas:
     async def generate(self, request: bytes, front_end: str) -> AsyncGenerator[bytes]:
         """See :class:`~chairlift.cluster.client.Replicas`."""
         response = self._generate.remote(request, front_end)
-        ended = False
         try:
             async for message in response:
                 yield message
-            ended = True
         except BackPressureError as error:
-            raise QueueFull(str(error), retry_after=RETRY_SECONDS) from None
+            waiting, most, *_ = error.args
+            raise QueueFull(
+                f"no replica has room, and {waiting} requests wait for one, of at most {most}",
+                retry_after=RETRY_SECONDS,
+            ) from None
         except (RayError, RayServeException) as error:
             raise _explain(error) from error
-        finally:
-            if not ended:
+        except BaseException:  # Nobody reads on.
+            # What has failed meanwhile is raised by this.
+            with suppress(RayError, RayServeException):
                 response.cancel()
+            raise
 
     async def describe(self) -> bytes:
         """See :class:`~chairlift.cluster.client.Replicas`."""

@@ -21,6 +21,8 @@ from chairlift.scheduling.routing import Place, Traits
 
 RECENT = 64
 """So many of the last requests count as still at home."""
+NEWEST = 32
+"""So many of the last requests are named, so that routers needn't count them twice."""
 
 
 class Load:
@@ -39,11 +41,14 @@ class Load:
 
     def describe(self) -> dict[str, Any]:
         """Plain values, which :func:`read_load` understands."""
-        requests = [ride.request for ride in self._client.rides.values()]
+        rides = self._client.rides.values()
+        requests = [ride.request for ride in rides]
+        accepted = [ride.request.id for ride in rides if ride.accepted.is_set()]
         return {
             "is_ready": self._client.is_ready,
             "backlog_seconds": self._client.activity.backlog_seconds,
             "seconds_per_pixel_step": self._seconds_per_pixel_step,
+            "newest": [digest(id) for id in accepted[-NEWEST:]],
             "shapes": sorted({(one.width, one.height, one.frames) for one in requests}),
             "loras": sorted({lora.name for one in requests for lora in one.loras}),
             "prompts": sorted({*self._prompts, *(digest(one.prompt) for one in requests)}),
@@ -91,10 +96,10 @@ def pixel_steps(request: GenerationRequest) -> float:
     return request.n * request.steps * request.width * request.height * request.frames
 
 
-def digest(prompt: str) -> str:
-    """Stands for a prompt, which isn't told around."""
+def digest(text: str) -> str:
+    """Stands for a prompt, which isn't told around, or for a long id."""
     # Lone surrogates are refused long before.
-    return hashlib.blake2b(prompt.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _remaining(ride: Ride) -> float:

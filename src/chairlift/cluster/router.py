@@ -28,15 +28,17 @@ class BacklogRouter(RequestRouter):  # type: ignore[misc]
         """The best replica that has room, and then two others."""
         with_room = self.select_available_replicas(candidate_replicas) or candidate_replicas
         replicas = {replica.replica_id: replica for replica in with_room}
+        if pending_request is not None:
+            # Otherwise Serve asks again at once, a thousand times a second while all are full.
+            pending_request.routing_context.should_backoff = True
         if pending_request is None or pending_request.metadata.call_method != "generate":
-            ranks = [self._choice.draw(list(replicas))]
-        else:
-            ranks = self._choice.rank(
-                {id: replica.routing_stats for id, replica in replicas.items()},
-                pending_request.metadata.internal_request_id,
-                messages.decode_request(pending_request.args[0]),
-                time.monotonic(),
-            )
+            return [[replicas[id] for id in self._choice.draw(list(replicas))]]
+        ranks = self._choice.rank(
+            {id: replica.routing_stats for id, replica in replicas.items()},
+            pending_request.metadata.internal_request_id,
+            messages.decode_request(pending_request.args[0]),
+            time.monotonic(),
+        )
         return [[replicas[id] for id in rank] for rank in ranks]
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
