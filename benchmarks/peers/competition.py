@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from math import inf
 from pathlib import Path
 
@@ -12,14 +13,14 @@ from benchmarks.peers.load import measure, warm_up
 from benchmarks.peers.process import running
 from benchmarks.peers.results import Measurement
 from benchmarks.peers.sameness import MOST_LEVELS, ask_for_pictures, largest_difference
-from benchmarks.peers.settings import PeerSettings
-from benchmarks.peers.sweep import Choices, Trial, best, sweep
+from benchmarks.peers.settings import Settings
+from benchmarks.peers.sweep import Choices, Trial, sweep
 from benchmarks.peers.workloads import EQUAL, Workload
 
 REFERENCE = CONTESTANTS["off"]
 """Whose pictures all must draw: chairlift, one request at a time."""
-SWEEP_REQUESTS = 32
-"""All at once, in each trial."""
+SWEEP_REQUESTS = 64
+"""All at once, in each trial: so many that two processes can fill two batches of 16 each."""
 SWEEP_LOAD = 0.7
 """Of what the first trial has served, in each trial of the same contestant."""
 SWEEP_SHARE = 0.6
@@ -55,16 +56,16 @@ class Competition:
     def peers(self) -> list[Contestant]:
         return [one for one in self._contestants if one.is_peer]
 
-    def check_pictures(self, settings: PeerSettings) -> dict[str, int]:
-        """How far each contestant's pictures are from chairlift's.
+    def check_pictures(self, settings: Settings) -> dict[str, int]:
+        """How far each contestant's pictures are from those of one worker of chairlift.
 
         Args:
-            settings: Of the peers.
+            settings: Of all contestants.
 
         Raises:
             RuntimeError: A peer draws other pictures, so it is none.
         """
-        with self._running(REFERENCE) as url:
+        with self._running(REFERENCE, Settings()) as url:
             reference = ask_for_pictures(url)
         differences = {}
         for contestant in self._contestants:
@@ -78,44 +79,45 @@ class Competition:
 
     # ------------------------------------------------------------------ sweeps
 
-    def sweep(self, choices: Choices) -> tuple[list[Trial], dict[str, PeerSettings], float]:
-        """What was tried, the best settings of each peer, and the best peer's capacity."""
-        trials = {peer.name: sweep(peer, choices, self._try) for peer in self.peers}
-        chosen = {name: best(own) for name, own in trials.items()}
-        return (
-            [trial for own in trials.values() for trial in own],
-            {name: trial.settings for name, trial in chosen.items()},
-            max(trial.throughput for trial in chosen.values()),
-        )
+    def sweep(self, choices: Choices) -> Iterator[Trial]:
+        """Look for the best settings of everybody."""
+        for contestant in self._contestants:
+            yield from sweep(contestant, choices, self._try)
 
-    def _try(self, peer: Contestant, settings: PeerSettings) -> Trial:
-        """One trial: at once, then at a rate that all trials of this peer have."""
+    def _try(self, contestant: Contestant, settings: Settings) -> Trial:
+        """One trial: at once, then at a rate that all trials of this contestant have."""
         at_once = Workload(name="sweep-at-once", title="", length=1.0)
         arrivals = Workload(name="sweep-poisson", title="", length=1.0, load=SWEEP_LOAD)
-        with self._running(peer, settings) as url:
+        with self._running(contestant, settings) as url:
             warm_up(url)
             throughput = measure(
                 url, at_once, at_once.requests(SWEEP_REQUESTS, 1.0, seed=1)
             ).throughput
-            rate = self._sweep_rates.setdefault(peer.name, throughput)
+            rate = self._sweep_rates.setdefault(contestant.name, throughput)
             requests = arrivals.requests(rate, SWEEP_SHARE * self._seconds, seed=2)
             latency = measure(url, arrivals, requests).seconds["latency"]
         assert latency is not None, "nothing was completed"
-        _tell(f"{peer.title}, {settings}: {throughput:.2f} requests/s, mean {latency.mean:.2f} s")
+        _tell(
+            f"{contestant.title}, {settings}: "
+            f"{throughput:.2f} requests/s, mean {latency.mean:.2f} s"
+        )
         return Trial(
-            contestant=peer.name, settings=settings, throughput=throughput, mean_s=latency.mean
+            contestant=contestant.name,
+            settings=settings,
+            throughput=throughput,
+            mean_s=latency.mean,
         )
 
     # ------------------------------------------------------------------ rounds
 
     def run(
-        self, rounds: int, settings: Mapping[str, PeerSettings], capacity: float
+        self, rounds: int, settings: Mapping[str, Settings], capacity: float
     ) -> Iterator[Measurement]:
         """All rounds; in each of them everybody runs once, beginning with another one."""
         for number in range(rounds):
             first = number * len(self._contestants) // rounds
             for contestant in (*self._contestants[first:], *self._contestants[:first]):
-                with self._running(contestant, settings.get(contestant.name)) as url:
+                with self._running(contestant, settings[contestant.name]) as url:
                     warm_up(url)
                     yield from self._turn(number, contestant, url, capacity)
 
@@ -140,14 +142,10 @@ class Competition:
                 summary=summary,
             )
 
-    @contextmanager
-    def _running(
-        self, contestant: Contestant, settings: PeerSettings | None = None
-    ) -> Iterator[str]:
-        given = settings if contestant.is_peer else None
-        with running(contestant, given, folder=self._folder, python=self._python) as url:
-            yield url
+    def _running(self, contestant: Contestant, settings: Settings) -> AbstractContextManager[str]:
+        return running(contestant, settings, folder=self._folder, python=self._python)
 
 
 def _tell(text: str) -> None:
-    print(text, flush=True)
+    """With the time of day."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.settings import PeerSettings, Place
+from benchmarks.peers.settings import Place, Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +21,9 @@ class Contestant:
     """Of a peer; None is chairlift."""
     needs_environment: bool = False
     """Whether it needs more than the running environment has."""
-    batches: bool = True
+    is_balanced: bool = False
+    """Whether it is one process, so that several need a load balancer in front of them."""
+    batches: bool = False
     """Whether there is a batch size to be chosen."""
     waits: bool = False
     """Whether a batch waits to be filled."""
@@ -36,38 +38,42 @@ class Contestant:
     def ready_path(self) -> str:
         return "/health" if self.is_peer else "/ready"
 
-    def command(self, place: Place, settings: PeerSettings | None, python: Path) -> list[str]:
+    def command(self, place: Place, settings: Settings, python: Path) -> list[str]:
         """What starts it.
 
         Args:
             place: Where it serves, and what.
-            settings: Of a peer; chairlift has none.
+            settings: With which.
             python: Of the peers' environment.
         """
         if self.module is None:
-            own = ["--port", str(place.port), "--data-dir", place.temporary, *self.options]
-            return [sys.executable, "-m", "chairlift", "serve", place.folder, *own]
-        assert settings is not None, f"{self.name} has no settings"
+            where = ["--port", str(place.port), "--data-dir", place.temporary]
+            workers = ["--workers", str(settings.processes)]
+            serve = [sys.executable, "-m", "chairlift", "serve", place.folder]
+            return [*serve, *where, *workers, *self.options]
         interpreter = str(python) if self.needs_environment else sys.executable
-        where = [f"--port={place.port}", f"--folder={place.folder}"]
-        where.append(f"--temporary={place.temporary}")
-        return [interpreter, "-m", self.module, *where, *settings.arguments()]
+        modules = [self.module]
+        if self.is_balanced and settings.processes > 1:
+            modules.insert(0, BALANCER)
+        return [interpreter, "-m", *modules, *place.arguments(), *settings.arguments()]
 
 
 SERVERS = "benchmarks.peers.servers"
+BALANCER = f"{SERVERS}.balancer"
 QUEUE = ("--max-queue", "10000", "--no-metadata")
 """The peers refuse nobody either, and write no metadata."""
 CONTESTANTS: Mapping[str, Contestant] = {
     contestant.name: contestant
     for contestant in (
         Contestant(
-            name="lock", title="FastAPI and a lock", module=f"{SERVERS}.lock", batches=False
+            name="lock", title="FastAPI and a lock", module=f"{SERVERS}.lock", is_balanced=True
         ),
         Contestant(
             name="litserve",
             title="LitServe batching",
             module=f"{SERVERS}.litserve_batches",
             needs_environment=True,
+            batches=True,
             waits=True,
         ),
         Contestant(
@@ -75,9 +81,16 @@ CONTESTANTS: Mapping[str, Contestant] = {
             title="Ray Serve @serve.batch",
             module=f"{SERVERS}.ray_batches",
             needs_environment=True,
+            batches=True,
             waits=True,
         ),
-        Contestant(name="steps", title="step loop of 2023", module=f"{SERVERS}.steps"),
+        Contestant(
+            name="steps",
+            title="step loop of 2023",
+            module=f"{SERVERS}.steps",
+            is_balanced=True,
+            batches=True,
+        ),
         Contestant(name="off", title="chairlift off", options=(*QUEUE, "--batching", "off")),
         Contestant(
             name="dynamic", title="chairlift dynamic", options=(*QUEUE, "--batching", "dynamic")
@@ -92,4 +105,4 @@ CONTESTANTS: Mapping[str, Contestant] = {
 BASELINE = "lock"
 """What most people write first."""
 OURS = "continuous"
-"""Chairlift's default, of which the targets speak."""
+"""Chairlift's default, of which the targets speak, with its best number of workers."""

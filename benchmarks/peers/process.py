@@ -9,14 +9,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import psutil
 
 from benchmarks.peers.contestants import Contestant
-from benchmarks.peers.settings import PeerSettings, Place
+from benchmarks.peers.settings import Place, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "CHAIRLIFT_PEERS_PROCESS"
@@ -31,18 +31,18 @@ QUOTED = 3000
 
 @contextmanager
 def running(
-    contestant: Contestant, settings: PeerSettings | None, *, folder: str, python: Path
+    contestant: Contestant, settings: Settings, *, folder: str, python: Path
 ) -> Iterator[str]:
     """Run a contestant, and end it afterwards.
 
     Args:
         contestant: Which.
-        settings: Of a peer; chairlift has none.
+        settings: With which.
         folder: Of the model.
         python: Of the peers' environment.
 
     Yields:
-        Its URL, once it answers.
+        Its URL, once all its processes can answer.
 
     Raises:
         RuntimeError: It has ended before, or isn't ready in time.
@@ -50,13 +50,13 @@ def running(
     # Not under TMPDIR, which may be long: Ray makes sockets here, whose paths are short.
     with tempfile.TemporaryDirectory(prefix="peer-", dir="/tmp", ignore_cleanup_errors=True) as own:
         log = Path(own) / "log"
-        place = Place(port=_free_port(), folder=folder, temporary=own)
+        place = Place(port=free_ports(1)[0], folder=folder, temporary=own)
         url = f"http://127.0.0.1:{place.port}"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 contestant.command(place, settings, python),
                 cwd=ROOT,
-                env=_environment(own, settings),
+                env=_environment(own, settings.threads if contestant.is_peer else None),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 process_group=0,  # No new session: the kernel would give it a share of its own.
@@ -68,7 +68,7 @@ def running(
             _end(process, own)
 
 
-def _environment(mark: str, settings: PeerSettings | None) -> dict[str, str]:
+def _environment(mark: str, threads: int | None) -> dict[str, str]:
     environment = os.environ | {
         MARK: mark,
         "TMPDIR": mark,
@@ -77,8 +77,8 @@ def _environment(mark: str, settings: PeerSettings | None) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",  # By default Ray's workers give way to everybody.
     }
-    if settings is not None:  # Chairlift chooses for itself.
-        environment["OMP_NUM_THREADS"] = str(settings.threads)
+    if threads is not None:  # Chairlift chooses for itself.
+        environment["OMP_NUM_THREADS"] = str(threads)
     return environment
 
 
@@ -120,7 +120,10 @@ def _mark_of(process: psutil.Process) -> str | None:
     return mark
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
+def free_ports(count: int) -> list[int]:
+    """On which nobody listens, all different."""
+    with ExitStack() as open_ones:
+        listening = [
+            open_ones.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [one.getsockname()[1] for one in listening]

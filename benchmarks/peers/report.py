@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from benchmarks.peers.contestants import CONTESTANTS, OURS
 from benchmarks.peers.results import Results, Spread
-from benchmarks.peers.settings import PeerSettings
-from benchmarks.peers.sweep import Trial
+from benchmarks.peers.settings import Settings
+from benchmarks.peers.sweep import Trial, best_of_each
 from benchmarks.peers.targets import verdicts
 from benchmarks.peers.workloads import WORKLOADS, Workload
 
+SETTINGS = ("contestant", "processes", "threads", "channels-last", "batch size", "timeout, ms")
+"""Columns."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@dataclass(kw_only=True, slots=True)
 class Report:
-    """Everything that was found out."""
+    """Everything that was found out so far."""
 
     machine: str
     versions: Mapping[str, str]
-    differences: Mapping[str, int]
+    differences: Mapping[str, int] = field(default_factory=dict)
     """How far each contestant's pictures are from chairlift's, in levels of 255."""
-    trials: Sequence[Trial]
-    """Of the sweeps; empty where the settings were given."""
-    settings: Mapping[str, PeerSettings]
-    """With which the peers ran."""
-    capacity: float
+    trials: list[Trial] = field(default_factory=list)
+    """Of the sweeps."""
+    settings: dict[str, Settings] = field(default_factory=dict)
+    """With which the contestants run."""
+    capacity: float = 0.0
     """Requests a second that the best peer served in its sweep."""
-    results: Results
+    results: Results = field(default_factory=Results)
 
     @property
     def peers(self) -> list[str]:
-        return list(self.settings)
+        return [name for name in self.settings if CONTESTANTS[name].is_peer]
+
+    def add_trial(self, trial: Trial) -> None:
+        """Choose anew, with what this one says."""
+        self.trials.append(trial)
+        chosen = best_of_each(self.trials)
+        self.settings = {name: one.settings for name, one in chosen.items()}
+        self.capacity = max((chosen[name].throughput for name in self.peers), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """For other programs, and for ``--settings``."""
+        return {
+            "machine": self.machine,
+            "versions": dict(self.versions),
+            "differences": dict(self.differences),
+            "trials": [trial.to_json() for trial in self.trials],
+            "settings": {name: asdict(settings) for name, settings in self.settings.items()},
+            "capacity": self.capacity,
+            "measurements": [one.to_json() for one in self.results.measurements],
+        }
 
     def lines(self) -> Iterator[str]:
         """Of the Markdown."""
@@ -55,21 +78,17 @@ class Report:
         if not self.trials:
             return
         yield from _head(
-            "Settings that were tried",
-            *("peer", "threads", "channels-last", "batch size", "timeout, ms"),
-            *("requests/s at once", "mean s at 0.7"),
+            "Settings that were tried", *SETTINGS, "requests/s at once", "mean s at 0.7"
         )
+        chosen = best_of_each(self.trials)
         for trial in self.trials:
             cells = _settings_cells(trial.contestant, trial.settings)
-            chosen = trial.settings == self.settings[trial.contestant]
-            throughput = f"**{trial.throughput:.2f}**" if chosen else f"{trial.throughput:.2f}"
-            yield _row(*cells, throughput, f"{trial.mean_s:.2f}")
+            rate = f"{trial.throughput:.2f}"
+            is_chosen = trial is chosen[trial.contestant]
+            yield _row(*cells, f"**{rate}**" if is_chosen else rate, f"{trial.mean_s:.2f}")
 
     def _settings(self) -> Iterator[str]:
-        yield from _head(
-            "Settings of the peers",
-            *("peer", "threads", "channels-last", "batch size", "timeout, ms"),
-        )
+        yield from _head("Settings of the contestants", *SETTINGS)
         for name, settings in self.settings.items():
             yield _row(*_settings_cells(name, settings))
         yield f"\nThe best peer's capacity by the sweep: {self.capacity:.2f} requests/s."
@@ -118,15 +137,19 @@ class Report:
             )
 
 
-def _settings_cells(name: str, settings: PeerSettings) -> list[str]:
+def _settings_cells(name: str, settings: Settings) -> list[str]:
     contestant = CONTESTANTS[name]
     return [
         contestant.title,
-        str(settings.threads),
-        "yes" if settings.channels_last else "no",
+        str(settings.processes),
+        *(_peer_cells(settings) if contestant.is_peer else ("–", "–")),
         str(settings.max_batch_size) if contestant.batches else "–",
         f"{1000 * settings.batch_timeout:g}" if contestant.waits else "–",
     ]
+
+
+def _peer_cells(settings: Settings) -> tuple[str, str]:
+    return str(settings.threads), "yes" if settings.channels_last else "no"
 
 
 def _median(value: Spread | None) -> str:

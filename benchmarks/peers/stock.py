@@ -10,10 +10,10 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from benchmarks.peers.api import Body
-from benchmarks.peers.settings import PeerSettings
+from benchmarks.peers.settings import Settings
 
 
-def load_pipeline(folder: str, settings: PeerSettings) -> StableDiffusionPipeline:
+def load_pipeline(folder: str, settings: Settings) -> StableDiffusionPipeline:
     """The pipeline of a folder, in float32."""
     torch.set_num_threads(settings.threads)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)

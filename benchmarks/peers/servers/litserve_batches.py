@@ -10,7 +10,7 @@ import litserve  # type: ignore[import-not-found]  # It is in the peers' environ
 from PIL import Image
 
 from benchmarks.peers.api import PATH, Body, answer
-from benchmarks.peers.settings import PeerSettings, Place, parse_arguments
+from benchmarks.peers.settings import Place, Settings, parse_arguments
 from benchmarks.peers.stock import draw, load_pipeline
 
 
@@ -22,7 +22,7 @@ class Pictures(litserve.LitAPI):  # type: ignore[misc]
         settings: With the batch's size and timeout.
     """
 
-    def __init__(self, place: Place, settings: PeerSettings) -> None:
+    def __init__(self, place: Place, settings: Settings) -> None:
         super().__init__(
             api_path=PATH,
             max_batch_size=settings.max_batch_size,
@@ -52,7 +52,11 @@ class Pictures(litserve.LitAPI):  # type: ignore[misc]
 def main() -> None:
     place, settings = parse_arguments()
     server = litserve.LitServer(
-        Pictures(place, settings), accelerator="cpu", timeout=False, enable_shutdown_api=False
+        Pictures(place, settings),
+        accelerator="cpu",
+        workers_per_device=settings.processes,
+        timeout=False,
+        enable_shutdown_api=False,
     )
     server.run(
         host="127.0.0.1",

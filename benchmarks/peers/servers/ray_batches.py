@@ -10,16 +10,18 @@ import signal
 from typing import Any
 
 import ray
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from ray import serve
+from ray.serve.schema import ApplicationStatus
 
 from benchmarks.peers.api import HEALTH, PATH, Body, answer
-from benchmarks.peers.settings import PeerSettings, Place, parse_arguments
+from benchmarks.peers.settings import Place, Settings, parse_arguments
 from benchmarks.peers.stock import draw, load_pipeline
 
 MAX_ONGOING = 10_000
 """Requests that a replica may hold: with Ray's default of 5 no batch would be larger."""
 OBJECT_STORE_BYTES = 200 * 2**20
+APPLICATION = "pictures"
 
 app = FastAPI()
 
@@ -34,12 +36,12 @@ class Pictures:
         settings: With the batch's size and timeout.
     """
 
-    def __init__(self, place: Place, settings: PeerSettings) -> None:
+    def __init__(self, place: Place, settings: Settings) -> None:
         self._pipeline = load_pipeline(place.folder, settings)
-        self.generate.set_max_batch_size(settings.max_batch_size)  # type: ignore[attr-defined]
-        self.generate.set_batch_wait_timeout_s(settings.batch_timeout)  # type: ignore[attr-defined]
+        self.generate.set_max_batch_size(settings.max_batch_size)
+        self.generate.set_batch_wait_timeout_s(settings.batch_timeout)
 
-    @serve.batch
+    @serve.batch  # type: ignore[untyped-decorator]
     async def generate(self, bodies: list[Body]) -> list[dict[str, Any]]:
         # On a thread, so that the next batch fills meanwhile.
         return await asyncio.to_thread(self._generate, bodies)
@@ -54,6 +56,10 @@ class Pictures:
 
     @app.get(HEALTH)
     async def health(self) -> str:
+        """Once all replicas are ready: a router would ask the first one alone before."""
+        status = await asyncio.to_thread(serve.status)
+        if status.applications[APPLICATION].status != ApplicationStatus.RUNNING:
+            raise HTTPException(503)
         return "ok"
 
 
@@ -62,7 +68,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     ray.init(
         "local",
-        num_cpus=os.cpu_count(),
+        num_cpus=max(settings.processes, os.cpu_count() or 1),  # A replica takes one.
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
@@ -71,9 +77,10 @@ def main() -> None:
     )
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": place.port})
-        serve.run(Pictures.bind(place, settings), route_prefix="/")  # type: ignore[attr-defined]
+        replicas = Pictures.options(num_replicas=settings.processes)  # type: ignore[attr-defined]
+        serve.run(replicas.bind(place, settings), name=APPLICATION, route_prefix="/")
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        serve.shutdown()
     finally:
         ray.shutdown()
 
