@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import describe_machine, spread
+from chairlift.engine.memory import keep_freed_memory
 from chairlift.models.adapter import ForwardBatch
 from chairlift.models.compiling import uncompiled
 from chairlift.models.family import Family
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="compare with compiled forwards")
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
+    keep_freed_memory()  # As a worker does.
     adapter = load_model(options.model)
     if not isinstance(adapter, Family):
         parser.error(f"{adapter.card.id} has no networks")

@@ -18,78 +18,25 @@ from statistics import median
 
 import torch
 
+from benchmarks.bare import BareLoop
 from benchmarks.batching import new_client, send
+from benchmarks.crew import Crew, Measure
 from benchmarks.inside import Callers, Watch
 from benchmarks.machine import describe_machine, spread
+from chairlift.engine.memory import keep_freed_memory
 from chairlift.engine.slots import Slots
-from chairlift.models.adapter import Adapter, ForwardBatch
+from chairlift.models.adapter import Adapter
 from chairlift.models.registry import load_model
-from chairlift.request import Prompt
-from chairlift.sampling.samplers import step_table
 from chairlift.server.process import running_server
-from chairlift.validation import create_request
 
 PAUSE_SECONDS = 0.2
 """After so long without an end, those that end together all have."""
 
 
-class BareLoop:
-    """A batch of equal requests, as plainly as it can be computed: Euler.
-
-    Args:
-        adapter: The model.
-        rows: Of the batch.
-        steps: Of each row.
-    """
-
-    @torch.inference_mode()
-    def __init__(self, adapter: Adapter, rows: int, steps: int) -> None:
-        self.rows = rows
-        self._adapter = adapter
-        request = create_request(adapter.card, id="bare", prompt="", steps=steps, sampler="euler")
-        self._table = step_table(adapter.schedule(request))
-        self._guided = rows if request.cfg_scale > 1 else 0
-        self._key = adapter.batch_key(request)
-        entries = self._guided + rows
-        positive, negative = adapter.encode([Prompt("a red boat"), Prompt("")])
-        added = adapter.added_conditioning(request)
-        self._conditioning = {
-            name: torch.stack([negative.tensors[name]] * self._guided + [values] * rows)
-            for name, values in positive.tensors.items()
-        } | {name: torch.stack([values] * entries) for name, values in added.items()}
-        self._scales = torch.full((self._guided, 1, 1, 1), request.cfg_scale)
-
-    @torch.inference_mode()
-    def run(self) -> None:
-        """Make the pictures."""
-        table, guided = self._table, self._guided
-        latents = torch.randn(self.rows, *self._key.latent_shape) * table.initial_scale
-        for step in range(len(table.timestep)):
-            scaled = latents * table.input_scale[step]
-            batch = ForwardBatch(
-                key=self._key,
-                latents=torch.cat([scaled[:guided], scaled]),
-                timesteps=torch.full((guided + self.rows,), float(table.timestep[step])),
-                conditioning=self._conditioning,
-                sequences={},
-                guided=guided,
-                loras=frozenset(),
-                cfg_scales=self._scales,
-            )
-            prediction = self._adapter.predict(batch)
-            denoised = table.denoised_x[step] * latents + table.denoised_p[step] * prediction
-            latents = table.next_x[step] * latents + table.next_denoised[step] * denoised
-        chunk = self._adapter.max_decode_rows
-        for first in range(0, self.rows, chunk):
-            self._adapter.decode(latents[first : first + chunk]).numpy()
-
-    def pictures_per_second(self, seconds: float) -> float:
-        """Over at least so long."""
-        start, batches = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds:
-            self.run()
-            batches += 1
-        return batches * self.rows / (time.perf_counter() - start)
+def make_bare_loop(model: str | None, rows: int, steps: int) -> Measure:
+    """Measures pictures a second of a bare loop."""
+    keep_freed_memory()
+    return BareLoop(load_model(model), rows, steps).pictures_per_second
 
 
 def choose_rows(adapter: Adapter, choices: Sequence[int], steps: int, seconds: float) -> int:
@@ -171,6 +118,26 @@ def watch_loop(adapter: Adapter, clients: int, rows: int, steps: int, ticks: int
         print(f"| {name} | {1000 * spent / ticks:.3f} | {spent / seconds:.4f} |")
 
 
+def compare(options: argparse.Namespace, rows: int, threads: int) -> None:
+    """The server and the bare loops, in turns."""
+    bare_loop = (options.model, rows, options.steps)
+    model = [options.model] if options.model else []
+    settings = ["--workers", str(options.workers), "--max-batch-size", str(rows)]
+    with (
+        Crew(make_bare_loop, *bare_loop, processes=options.workers, threads=threads) as bare,
+        running_server(*model, *settings) as url,
+    ):
+        clients = Clients(url, options.clients, options.steps)
+        pairs = [
+            (clients.pictures_per_second(options.seconds), bare.measure(options.seconds))
+            for _ in range(options.pairs)
+        ]
+    print(f"\n{options.pairs} pairs, medians (least to greatest), pictures/s:")
+    print(f"chairlift serve, {options.clients} clients: {spread([pair[0] for pair in pairs])}")
+    print(f"bare loops: {options.workers} of {rows} rows: {spread([pair[1] for pair in pairs])}")
+    print(f"ratio: {spread([server / alone for server, alone in pairs])}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="a folder or a hub id; left out, the bundled model")
@@ -178,29 +145,25 @@ def main() -> None:
         "--rows", type=int, nargs="+", default=[4, 8, 16, 32], help="to choose from"
     )
     parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument(
+        "--workers", type=int, default=1, help="of the server; there are as many bare loops"
+    )
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--pairs", type=int, default=7, help="alternations of the two")
+    parser.add_argument(
+        "--pairs", type=int, default=7, help="alternations; 0 watches the loop only"
+    )
     parser.add_argument("--seconds", type=float, default=10, help="of each")
     parser.add_argument("--ticks", type=int, default=400, help="of the loop that is watched")
     options = parser.parse_args()
+    keep_freed_memory()  # As a worker does.
+    threads = max(1, torch.get_num_threads() // options.workers)
+    torch.set_num_threads(threads)
     adapter = load_model(options.model)
     print(f"{adapter.card.id}, {options.steps} steps, on {describe_machine()}\n", flush=True)
-    rows = choose_rows(adapter, options.rows, options.steps, options.seconds / 4)
-    bare = BareLoop(adapter, rows, options.steps)
-    model = [options.model] if options.model else []
-    with running_server(*model, "--max-batch-size", str(rows)) as url:
-        clients = Clients(url, options.clients, options.steps)
-        pairs = [
-            (
-                clients.pictures_per_second(options.seconds),
-                bare.pictures_per_second(options.seconds),
-            )
-            for _ in range(options.pairs)
-        ]
-    print(f"\n{options.pairs} pairs, medians (least to greatest), pictures/s:")
-    print(f"chairlift serve, {options.clients} clients: {spread([pair[0] for pair in pairs])}")
-    print(f"bare loop, {rows} rows: {spread([pair[1] for pair in pairs])}")
-    print(f"ratio: {spread([server / alone for server, alone in pairs])}")
+    rows = max(options.rows)
+    if options.pairs:
+        rows = choose_rows(adapter, options.rows, options.steps, options.seconds / 4)
+        compare(options, rows, threads)
     watch_loop(adapter, options.clients, rows, options.steps, options.ticks)
 
 

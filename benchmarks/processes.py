@@ -20,13 +20,20 @@ import torch
 from benchmarks.crew import Crew, Measure
 from benchmarks.forwards import create_batch
 from benchmarks.machine import describe_machine, spread
+from chairlift.engine.memory import keep_freed_memory
 from chairlift.models.adapter import ForwardBatch
 from chairlift.models.family import Family
 from chairlift.models.registry import load_model
 
 
-def make_forwards() -> Measure:
-    """Measures rows a second."""
+def make_forwards(keep: bool = True) -> Measure:
+    """Measures rows a second.
+
+    Args:
+        keep: Freed memory is kept, as a worker does.
+    """
+    if keep:
+        keep_freed_memory()
     adapter = load_model()
     assert isinstance(adapter, Family)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.inside import Callers
 from benchmarks.machine import describe_machine, percentile
+from chairlift.engine.memory import keep_freed_memory
 from chairlift.models.adapter import Adapter
 from chairlift.models.registry import load_model
 
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--ticks", type=int, default=150, help="of each turn")
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
+    keep_freed_memory()  # As a worker does.
     adapter = load_model(options.model)
     forwards = Forwards(adapter)
     mixed = lambda number: random.Random(number).randint(10, 50)  # noqa: E731

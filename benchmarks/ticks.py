@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.machine import describe_machine, spread
 from chairlift.engine.loop import Loop
+from chairlift.engine.memory import keep_freed_memory
 from chairlift.engine.messages import Cancel, Submit
 from chairlift.models.adapter import Adapter, ForwardBatch
 from chairlift.models.registry import load_model
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("--ticks", type=int, default=100, help="ticks of each measurement")
     parser.add_argument("--pairs", type=int, default=20, help="alternations engine and bare loop")
     arguments = parser.parse_args()
+    keep_freed_memory()  # As a worker does.
     adapter = load_model(arguments.model)
     print(f"{adapter.card.id} on {describe_machine()}\n")
     print("| rows | ticks/s | rows/s |\n| --- | --- | --- |")

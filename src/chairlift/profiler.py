@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import torch
 
-from chairlift.engine.runner import Runner
+from chairlift.engine.runner import Runner, RunResult
 from chairlift.models.adapter import Adapter
 from chairlift.request import GenerationRequest, RowId
 from chairlift.scheduling.costs import Curve
@@ -100,7 +100,12 @@ class Profiler:
         return shape
 
     def step_seconds(self, width: int, height: int, rows: int) -> float:
-        """A tick of this many rows that are all aboard."""
+        """A tick of this many rows that are all aboard.
+
+        Raises:
+            torch.OutOfMemoryError: There is no memory for so many in one forward.
+            StepFailed: Not even for one, or the step fails for another reason.
+        """
         runner = Runner(self._adapter)
         requests = {
             str(row): self._request(str(row), width, height, self._repeats + 3)
@@ -108,11 +113,10 @@ class Profiler:
         }
         ids = tuple(RowId(id, 0) for id in requests)
         key = runner.legs(requests["0"])[0].key
-        joining = Plan(key=key, joining=ids, running=ids)
-        self._run(lambda: runner.run(joining, requests))
+        _run_tick(runner, Plan(key=key, joining=ids, running=ids), requests)
         plan = Plan(key=key, running=ids)
-        self._run(lambda: runner.run(plan, requests))
-        return median(self._run(lambda: runner.run(plan, requests)) for _ in range(self._repeats))
+        _run_tick(runner, plan, requests)
+        return median(_run_tick(runner, plan, requests).seconds for _ in range(self._repeats))
 
     def decode_seconds(self, width: int, height: int, rows: int) -> float:
         """Latents to pixels on the host."""
@@ -130,9 +134,7 @@ class Profiler:
             request = self._request(f"new {number}", width, height, 1)
             id, key = RowId(request.id, 0), runner.legs(request)[0].key
             plan = Plan(key=key, joining=(id,), running=(id,), finishing=frozenset({id}))
-            result = runner.run(plan, {request.id: request})
-            result.wait()
-            seconds.append(result.encode_seconds)
+            seconds.append(_run_tick(runner, plan, {request.id: request}).encode_seconds)
         return median(seconds[1:])
 
     def _request(self, id: str, width: int, height: int, steps: int) -> GenerationRequest:
@@ -153,6 +155,17 @@ class Profiler:
         if self._adapter.device.type == "cuda":
             torch.cuda.synchronize(self._adapter.device)
         return time.perf_counter() - start
+
+
+def _run_tick(runner: Runner, plan: Plan, requests: Mapping[str, GenerationRequest]) -> RunResult:
+    """A tick to its end. In halves it would cost something else."""
+    result = runner.run(plan, requests)
+    result.wait()
+    if result.out_of_memory:
+        raise torch.OutOfMemoryError(f"{result.out_of_memory} rows don't fit into memory")
+    for error in result.failed.values():
+        raise error
+    return result
 
 
 def describe_device(device: torch.device) -> str:

@@ -29,7 +29,7 @@ def profile(
         int, typer.Option(min=1, help="How often each is measured; the median counts.")
     ] = 10,
     plot: Annotated[
-        Path | None, typer.Option(help="A PNG of seconds over rows (needs chairlift[plots]).")
+        Path | None, typer.Option(help="A PNG of seconds over rows (needs the extra plots).")
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -39,9 +39,11 @@ def profile(
     row_counts = _parse_rows(rows)
     sizes = [_parse_size(one) for one in size or ()]
 
+    from chairlift.engine.memory import keep_freed_memory
     from chairlift.models.registry import hide_progress_bars, load_model
     from chairlift.profiler import Profiler
 
+    keep_freed_memory()  # As a worker does.
     hide_progress_bars()
     adapter = load_model(model, device=parse_device(device), dtype=dtype, load_format=load_format)
     profiler = Profiler(adapter, repeats, report=lambda line: console.print(line, highlight=False))

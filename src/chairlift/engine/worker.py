@@ -35,7 +35,7 @@ def run(config: WorkerConfig, courier: Courier) -> int:
 
     from chairlift.engine.devices import choose_threads, count_devices, count_sharers, own_device
     from chairlift.engine.loop import Loop
-    from chairlift.engine.memory import free_memory
+    from chairlift.engine.memory import free_memory, keep_freed_memory
     from chairlift.models.lora import LoraFile
     from chairlift.models.registry import hide_progress_bars, load_model
     from chairlift.scheduling.scheduler import MAX_BATCH_SIZE, Scheduler
@@ -44,6 +44,7 @@ def run(config: WorkerConfig, courier: Courier) -> int:
     def progress(part: str, done: int, total: int) -> None:
         courier.send(Loading(part=part, done=done, total=total))
 
+    keep_freed_memory()
     rows = config.max_batch_size or MAX_BATCH_SIZE
     hide_progress_bars()
     courier.send(Devices(count=count_devices(config)))
