@@ -188,9 +188,40 @@ def test_what_a_dead_worker_had_goes_to_the_others_at_once(
     assert front.places == [[], ["1", "3", "0", "2"]]
     assert [ride.crashes for ride in rides] == [1, 0, 1, 0]
     assert not rides[0].accepted.is_set()
+
+
+def test_a_worker_that_comes_back_gets_half_of_what_waits(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    front = Front(loop, 2)
+    for number in range(4):
+        front.submit(str(number))
+    front.die(0)
     front.start(0)
-    front.submit("4")
-    assert front.places == [["4"], ["1", "3", "0", "2"]]
+    assert front.places == [["2", "0"], ["1", "3"]]
+    assert front.dispatcher.berths[1].supervisor.sent[-2:] == [
+        Cancel(request_id="2"),
+        Cancel(request_id="0"),
+    ]
+
+
+def test_who_has_begun_stays_where_it_is(loop: asyncio.AbstractEventLoop) -> None:
+    front = Front(loop, 2)
+    for number in range(4):
+        front.submit(str(number))
+    front.die(0)
+    front.rides["2"].boarded.set()
+    front.rides["0"].boarded.set()
+    front.start(0)
+    assert front.places == [["3", "1"], ["0", "2"]]
+
+
+def test_what_is_soon_done_is_not_moved(loop: asyncio.AbstractEventLoop) -> None:
+    front = Front(loop, 2)
+    front.die(0)
+    front.submit("alone")
+    front.start(0)
+    assert front.places == [[], ["alone"]]
 
 
 def test_if_none_is_left_all_wait_in_their_order(loop: asyncio.AbstractEventLoop) -> None:
@@ -244,8 +275,7 @@ def test_suspects_are_run_alone_while_other_workers_go_on(
     front.submit("last")
     assert front.places == [["a"], ["elsewhere", "newcomer", "later", "last"]]
     front.end("a")
-    front.submit("free")
-    assert front.places == [["free"], ["elsewhere", "newcomer", "later", "last"]]
+    assert front.places == [["last", "later"], ["elsewhere", "newcomer"]]
 
 
 def test_who_kills_a_worker_alone_is_to_blame_and_nobody_else(

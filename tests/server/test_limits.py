@@ -89,6 +89,13 @@ def test_usual_requests_are_within_the_default() -> None:
     assert max(pictures, video) / 1e6 < Limits().max_megapixel_steps
 
 
+def test_the_model_s_entry_says_how_much_a_request_may_ask_for(engine: EngineThread) -> None:
+    with engine.serve(limits=Limits(max_queue=3, max_megapixel_steps=0.5)) as http:
+        [model] = http.get("/v1/models").json()["data"]
+    assert model["limits"]["max_images"] == 3
+    assert model["limits"]["max_megapixel_steps"] == 0.5
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

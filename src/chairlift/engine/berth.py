@@ -114,6 +114,19 @@ class Berth:
         """Serve in the order of this policy from the next tick on."""
         self.supervisor.send(encode(SetPolicy(name=name)))
 
+    def last_to_begin(self) -> Ride | None:
+        """Of those that haven't been in a tick the one that was sent last."""
+        rides = reversed(self.rides.values())
+        return next((ride for ride in rides if not ride.boarded.is_set()), None)
+
+    def backlog(self, seconds: float) -> float:
+        """Predicted seconds of work: what was last reported, and what was sent since.
+
+        Args:
+            seconds: What a pixel-step takes.
+        """
+        return self.activity.backlog_seconds + seconds * self._unreported_sum
+
     def place(self, traits: Traits, seconds: float) -> Place:
         """How it looks to a request.
 
@@ -122,7 +135,7 @@ class Berth:
             seconds: What a pixel-step takes.
         """
         return Place(
-            backlog_seconds=self.activity.backlog_seconds + seconds * self._unreported_sum,
+            backlog_seconds=self.backlog(seconds),
             # Nobody asks for others than its own.
             shapes=frozenset(shape for shape in (traits.shape,) if self._shapes[shape]),
             loras=frozenset(lora for lora in traits.loras if self._loras[lora]),

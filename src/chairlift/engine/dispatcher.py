@@ -1,8 +1,9 @@
 """The dispatcher: which worker gets which request.
 
 A request goes to the worker with the least predicted backlog. What a worker had when it died goes
-to the others; but who was aboard at several deaths is suspected, and tried on a worker that has
-nothing else, while the other workers go on.
+to the others, and when a worker comes that has nothing, it gets its share of what they have not
+begun. But who was aboard at several deaths is suspected, and tried on a worker that has nothing
+else, while the other workers go on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from chairlift.engine.berth import Berth, traits_of
+from chairlift.engine.berth import Berth, pixel_steps, traits_of
 from chairlift.engine.messages import Submit, Tick, encode
 from chairlift.engine.ride import Ride
 from chairlift.errors import EngineCrash
@@ -54,8 +55,8 @@ class Dispatcher:
         berths = self.open_berths
         if berths:
             traits = traits_of(ride.request)
-            seconds = UNKNOWN_SECONDS / 512**2 if self._seconds is None else self._seconds
-            best = choose_place([berth.place(traits, seconds) for berth in berths], traits)
+            places = [berth.place(traits, self._pixel_step_seconds) for berth in berths]
+            best = choose_place(places, traits)
             self._give(ride, frame, berths[best])
 
     @property
@@ -103,6 +104,9 @@ class Dispatcher:
         for ride in waiting:
             if ride.crashes < SUSPECT_CRASHES and self.open_berths:
                 self.send(ride, encode(Submit(request=ride.request)))
+        for berth in self.open_berths:
+            if not berth.rides:
+                self._share_with(berth)
 
     def learn(self, ticks: Iterable[Tick]) -> None:
         """See what a pixel-step takes."""
@@ -110,6 +114,31 @@ class Dispatcher:
             seconds = tick.seconds / (tick.width * tick.height * len(tick.riders))
             known = seconds if self._seconds is None else self._seconds
             self._seconds = known + NEW_WEIGHT * (seconds - known)
+
+    def _share_with(self, idle: Berth) -> None:
+        """Move to it what others have not begun, as long as it is done sooner there: from the one
+        that has most, who would wait longest first.
+        """
+        ahead = {berth: berth.backlog(self._pixel_step_seconds) for berth in self.open_berths}
+        busy = ahead.keys() - {idle}
+        while busy:
+            busiest = max(busy, key=lambda berth: (ahead[berth], -berth.number))
+            ride = busiest.last_to_begin()
+            if ride is None:
+                busy.remove(busiest)
+                continue
+            seconds = self._pixel_step_seconds * pixel_steps(ride.request)
+            if ahead[idle] + seconds >= ahead[busiest]:
+                break
+            busiest.remove(ride, cancel=True)
+            ride.restart()
+            self._give(ride, encode(Submit(request=ride.request)), idle)
+            ahead[busiest] -= seconds
+            ahead[idle] += seconds
+
+    @property
+    def _pixel_step_seconds(self) -> float:
+        return UNKNOWN_SECONDS / 512**2 if self._seconds is None else self._seconds
 
     def _give(self, ride: Ride, frame: bytes, berth: Berth) -> None:
         self._where[ride.request.id] = berth

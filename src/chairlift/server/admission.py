@@ -55,10 +55,10 @@ def _check_work(request: GenerationRequest, limits: Limits) -> None:
             f"{request.steps} and n {request.n} are {work:.9g} megapixel steps; at most "
             f"{limits.max_megapixel_steps:.9g} are allowed"
         )
-    kept = min(limits.max_queue, limits.max_queue_per_key or limits.max_queue)
-    if request.n > kept:
+    if request.n > limits.max_rows:
         raise InvalidRequest(
-            f"n is {request.n}; this server keeps at most {kept} pictures at once", param="n"
+            f"n is {request.n}; this server keeps at most {limits.max_rows} pictures at once",
+            param="n",
         )
 
 

@@ -68,6 +68,11 @@ class Limits:
             )
 
     @property
+    def max_rows(self) -> int:
+        """The most rows of a request, for which there would be room in an empty queue."""
+        return min(self.max_queue, self.max_queue_per_key or self.max_queue)
+
+    @property
     def max_connections(self) -> int:
         """The most connections that are open."""
         return self.max_streams + self.spare_connections

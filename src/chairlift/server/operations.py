@@ -45,8 +45,11 @@ _MODEL = {
         "parameters": {"type": "integer"},
         "limits": {
             "type": "object",
-            "required": ["max_images"],
-            "properties": {"max_images": {"type": "integer"}},
+            "required": ["max_images", "max_megapixel_steps"],
+            "properties": {
+                "max_images": {"type": "integer"},
+                "max_megapixel_steps": {"type": "number"},
+            },
         },
         "output_formats": {"type": "array", "items": {"type": "string"}},
     },
@@ -72,10 +75,14 @@ _MODELS = {
 )
 async def list_models(request: Request) -> dict[str, Any]:
     """The served model, with its defaults, limits and samplers."""
-    card = state_of(request).client.card
+    state = state_of(request)
+    card, limits = state.client.card, state.limits
     model = {"object": "model", "created": 0, "owned_by": "chairlift"}
     entry = model | {"parameters": card.parameters} | msgspec.to_builtins(card)
-    entry["limits"] |= {"max_images": MAX_IMAGES}
+    entry["limits"] |= {
+        "max_images": min(MAX_IMAGES, limits.max_rows),
+        "max_megapixel_steps": limits.max_megapixel_steps,
+    }
     entry["output_formats"] = VIDEO_FORMATS if card.is_video else IMAGE_FORMATS
     return {"object": "list", "data": [entry]}
 
