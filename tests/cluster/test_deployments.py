@@ -51,8 +51,11 @@ def test_who_finds_all_full_is_told_when_to_come_again(
     cluster: Cluster, tmp_path: Path, stream: bool
 ) -> None:
     """Of six, two ride, two may wait, and the front end would have taken all."""
-    never = AutoscalingOptions(min_replicas=1, max_replicas=3, target_seconds=1e6)
+    never = AutoscalingOptions(
+        min_replicas=1, max_replicas=3, target_seconds=1e6, scale_in_delay_s=0.2
+    )
     cluster.deploy(tmp_path, worker=ENDLESS, autoscaling=never, max_queue=2)
+    wait_until(lambda: len(cluster.replicas()) == 1)  # There may be some of another test's.
     with ExitStack() as callers:
         body = ONE | {"stream": stream}
         connections = [callers.enter_context(caller_of(cluster.http, body)) for _ in range(6)]
