@@ -52,12 +52,30 @@ def make_forwards(keep: bool = True) -> Measure:
     return measure
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+def compare(first: Crew, second: Crew, options: argparse.Namespace) -> None:
+    """One table row for each number of rows; the two take turns."""
+    for rows in options.rows:
+        order = (rows, options.seconds)
+        pairs = [(first.measure(*order), second.measure(*order)) for _ in range(options.pairs)]
+        usual, other = (median(rates) for rates in zip(*pairs, strict=True))
+        ratios = spread([more / less for less, more in pairs])
+        print(f"| {rows} | {usual:.0f} | {other:.0f} | {ratios} |", flush=True)
+
+
+def parse(
+    description: str, arguments: Sequence[str] | None, *, seconds: float, pairs: int
+) -> argparse.Namespace:
+    """The options of a comparison, with its defaults."""
+    parser = argparse.ArgumentParser(description=description.partition("\n\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--seconds", type=float, default=4.0, help="of one measurement")
-    parser.add_argument("--pairs", type=int, default=3)
-    options = parser.parse_args(arguments)
+    parser.add_argument("--seconds", type=float, default=seconds, help="of one measurement")
+    parser.add_argument("--pairs", type=int, default=pairs)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    assert __doc__ is not None
+    options = parse(__doc__, arguments, seconds=4.0, pairs=3)
     threads = torch.get_num_threads()
     print(f"{describe_machine()}\n")
     print(f"| rows of a forward | one process, rows/s | {threads} processes, rows/s | ratio |")
@@ -66,12 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Crew(make_forwards, processes=1, threads=threads) as one,
         Crew(make_forwards, processes=threads, threads=1) as several,
     ):
-        for rows in options.rows:
-            order = (rows, options.seconds)
-            pairs = [(one.measure(*order), several.measure(*order)) for _ in range(options.pairs)]
-            alone, together = (median(rates) for rates in zip(*pairs, strict=True))
-            ratios = spread([more / less for less, more in pairs])
-            print(f"| {rows} | {alone:.0f} | {together:.0f} | {ratios} |", flush=True)
+        compare(one, several, options)
 
 
 if __name__ == "__main__":

@@ -90,8 +90,9 @@ class Size:
     @property
     def knee(self) -> int:
         """The last number of rows that made a row cheaper."""
-        shape = ShapeCosts(width=self.side, height=self.side, frames=1)
-        shape.step_seconds.update(self.step_seconds)
+        shape = ShapeCosts(
+            width=self.side, height=self.side, frames=1, step_seconds=self.step_seconds
+        )
         return shape.knee
 
     @property

@@ -201,7 +201,7 @@ class ClusterClient(RideKeeper):
             Unavailable: There is no replica, or all are full, for longer than anybody may wait.
         """
         # Jobs have all the time in the world.
-        wait = math.inf if _is_job(ride) else self._max_wait
+        wait = math.inf if ride.is_job else self._max_wait
         messages = self._replicas.generate(frame, self._name)
         async with contextlib.aclosing(messages):
             try:
@@ -247,12 +247,8 @@ class ClusterClient(RideKeeper):
                 self._report(self._sightings.add(replica, activity, now))
 
 
-def _is_job(ride: Ride) -> bool:
-    return ride.request.id.startswith("job_")
-
-
 def _was_let_in(ride: Ride) -> bool:
     """Whether its caller has been told that it is accepted, or may have been; then it isn't refused
     any more, but waits for room.
     """
-    return _is_job(ride) or ride.crashes > 0
+    return ride.is_job or ride.crashes > 0

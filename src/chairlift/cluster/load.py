@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from chairlift.engine.client import EngineClient
@@ -84,11 +85,7 @@ def read_load(told: Mapping[str, Any], unseen_seconds: float = 0.0) -> Place | N
 
 def traits(request: GenerationRequest) -> Traits:
     """What makes a request better company in one replica than in another."""
-    return Traits(
-        shape=Shape(request.width, request.height, request.frames),
-        loras=frozenset(lora.name for lora in request.loras),
-        prompt=digest(request.prompt),
-    )
+    return replace(Traits.of(request), prompt=digest(request.prompt))
 
 
 def pixel_steps(request: GenerationRequest) -> float:

@@ -143,7 +143,7 @@ class Berth:
         )
 
     def _count(self, request: GenerationRequest, step: int) -> None:
-        wanted = traits_of(request)
+        wanted = Traits.of(request)
         self._shapes[wanted.shape] += step
         for lora in wanted.loras:
             self._loras[lora] += step
@@ -197,12 +197,3 @@ class Berth:
 def pixel_steps(request: GenerationRequest) -> float:
     """The size of a request."""
     return request.n * request.steps * request.width * request.height
-
-
-def traits_of(request: GenerationRequest) -> Traits:
-    """What makes a request better company at one worker than at another."""
-    return Traits(
-        shape=Shape(request.width, request.height, request.frames),
-        loras=frozenset(lora.name for lora in request.loras),
-        prompt=request.prompt,
-    )

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from chairlift.engine.berth import Berth, pixel_steps, traits_of
+from chairlift.engine.berth import Berth, pixel_steps
 from chairlift.engine.messages import Submit, Tick, encode
 from chairlift.engine.ride import Ride
 from chairlift.errors import EngineCrash
 from chairlift.scheduling.costs import UNKNOWN_SECONDS
-from chairlift.scheduling.routing import choose_place
+from chairlift.scheduling.routing import Traits, choose_place
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Dispatcher:
         """
         berths = self.open_berths
         if berths:
-            traits = traits_of(ride.request)
+            traits = Traits.of(ride.request)
             places = [berth.place(traits, self._pixel_step_seconds) for berth in berths]
             best = choose_place(places, traits)
             self._give(ride, frame, berths[best])

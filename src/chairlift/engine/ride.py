@@ -62,6 +62,11 @@ class Ride:
         self.steps = [0] * self.request.n
 
     @property
+    def is_job(self) -> bool:
+        """Whether it is a job's request."""
+        return self.request.id.startswith("job_")
+
+    @property
     def outcome(self) -> Outcome:
         """How it has ended; its answer must be done."""
         if self.is_kept:

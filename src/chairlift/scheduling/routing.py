@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from chairlift.request import GenerationRequest
 from chairlift.scheduling.costs import Shape
 
 AFFINITY_SHARE = 0.3
@@ -29,6 +30,15 @@ class Traits:
     """Names of the LoRAs that it needs."""
     prompt: str
     """The prompt, or a digest of it."""
+
+    @classmethod
+    def of(cls, request: GenerationRequest) -> Traits:
+        """Those of a request, with the prompt itself."""
+        return cls(
+            shape=Shape(request.width, request.height, request.frames),
+            loras=frozenset(lora.name for lora in request.loras),
+            prompt=request.prompt,
+        )
 
 
 @dataclass(frozen=True, slots=True)

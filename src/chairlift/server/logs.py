@@ -74,7 +74,7 @@ def describe(ride: Ride) -> dict[str, Any]:
 
 
 def _kind(ride: Ride) -> str:
-    if ride.request.id.startswith("job_"):
+    if ride.is_job:
         return "job"
     return "stream" if ride.is_streamed else "images"
 
