@@ -2,10 +2,11 @@
 
     python -m benchmarks.fidelity
 
-The bundled model is profiled on this machine; then Poisson arrivals of two sizes and of 10 to 30
-steps, at shares of what the knee allows, go through the engine in this process, and through the
-simulator: with the table of the profile, and with what the engine has learned from its own ticks
-meanwhile. The machine should have nothing else to do.
+The model is profiled on this machine; then Poisson arrivals of two sizes and of 10 to 30 steps, at
+shares of what the knee allows, go through the engine in this process, and through the simulator:
+with the table of the profile, and with what the engine has learned from its own ticks meanwhile.
+The machine should have nothing else to do. With ``--model fake:0.03:0.005``, whose forwards sleep
+and always take as long, what is left is the simulator's own error.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from benchmarks.machine import describe_machine, percentile
 from chairlift.engine.loop import Loop
+from chairlift.engine.memory import keep_freed_memory
 from chairlift.engine.messages import Finished, FromEngine, Stop, Submit
 from chairlift.models.adapter import Adapter
 from chairlift.models.registry import load_model
@@ -27,7 +29,6 @@ from chairlift.profiler import Profiler
 from chairlift.scheduling.costs import Costs
 from chairlift.scheduling.scheduler import Scheduler
 from chairlift.simulate.arrivals import OpenLoop
-from chairlift.simulate.contestant import create_scheduler
 from chairlift.simulate.router import create_router
 from chairlift.simulate.simulation import simulate
 from chairlift.simulate.workload import Job, Kind, capacity, draw_jobs
@@ -76,19 +77,21 @@ def run_engine(adapter: Adapter, costs: Costs, policy: str, jobs: Sequence[Job])
 
 def run_simulator(truth: Costs, known: Costs, policy: str, jobs: Sequence[Job]) -> list[float]:
     """The same on the virtual clock, with ticks of other costs than those that are known first."""
-    schedulers = [create_scheduler(policy, known)]
+    schedulers = [Scheduler(policy=policy, costs=known)]
     simulation = simulate(OpenLoop(jobs), schedulers, create_router("round-robin"), truth)
     return [outcome.latency_s for outcome in simulation.outcomes]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="a folder, or a fake one; left out, the bundled model")
     parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 0.7])
     parser.add_argument("--requests", type=int, default=150)
     parser.add_argument("--policy", default="balanced")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    adapter = load_model()
+    keep_freed_memory()  # As a worker does.
+    adapter = load_model(options.model)
     profiler = Profiler(adapter, repeats=15)
     shapes = [profiler.measure(kind.side, kind.side, [1, 2, 4, 8, 16]) for kind in MIX]
     table = profiler.table(shapes, "benchmarks.fidelity")

@@ -55,12 +55,13 @@ def a_row(
     evaluations: int = 5,
     arrival: float = 0.0,
     side: int = 8,
+    entries: int = 1,
     **other: Any,
 ) -> RowWork:
     """A row of the scheduler's; ``side`` tells groups apart, ``settings`` dynamic batches."""
     return RowWork(
         id=RowId(id, image),
-        legs=(Leg(BatchKey("model", (4, side, side), "text"), evaluations),),
+        legs=(Leg(BatchKey("model", (4, side, side), "text"), evaluations, entries),),
         shape=Shape(8 * side, 8 * side),
         settings=other.pop("settings", None),
         arrival=arrival,

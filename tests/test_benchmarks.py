@@ -25,10 +25,10 @@ def test_steps_writes_cost_tables(tmp_path: Path, capsys: pytest.CaptureFixture[
     where = ["--models", str(folder), "-o", str(tmp_path / "costs")]
     main([*where, "--sizes", *sizes, "--rows", *rows, "--repeats", "2"])
     table = json.loads((tmp_path / "costs" / "tiny-eager.json").read_text())
-    assert (table["model"], table["dtype"], table["counts"]) == ("tiny", "float32", "rows")
+    assert (table["model"], table["dtype"], table["counts"]) == ("tiny", "float32", "forward_rows")
     assert [shape["width"] for shape in table["shapes"]] == [32, 64]
     for shape in table["shapes"]:
-        assert list(shape["step_seconds"]) == rows
+        assert list(shape["step_seconds"]) == ["1", "2", "4", "8"]  # A row with guidance is two.
         assert min(shape["step_seconds"].values()) > 0
         assert shape["encode_seconds"].keys() == {"1"}
         assert shape["decode_seconds"].keys() == {"1", "2", "4"}

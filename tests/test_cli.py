@@ -198,9 +198,11 @@ def test_profile_writes_a_cost_table_that_serve_takes(tmp_path: Path) -> None:
     measure = ["--size", "64x64", "--size", "32x64", "--rows", "1,2", "--repeats", "1"]
     done = run("profile", "fake", *measure, "-o", str(table), "--plot", str(plot))
     assert done.returncode == 0, done.stderr
-    shapes = json.loads(table.read_text())["shapes"]
+    written = json.loads(table.read_text())
+    assert (written["counts"], written["row_entries"]) == ("forward_rows", 2)
+    shapes = written["shapes"]
     assert [(shape["width"], shape["height"]) for shape in shapes] == [(64, 64), (32, 64)]
-    assert list(shapes[0]["step_seconds"]) == ["1", "2"]
+    assert list(shapes[0]["step_seconds"]) == ["1", "2", "4"]
     with Image.open(plot) as picture:
         assert picture.size[0] > 300
     assert "64x64: the knee is" in done.stderr

@@ -94,5 +94,13 @@ class ModelCard:
         return sum(component.parameters for component in self.components)
 
     @property
+    def row_entries(self) -> int:
+        """Places in a forward that a row with the default settings takes: 2 if it has
+        classifier-free guidance.
+        """
+        defaults, rule = self.defaults, self.guidance
+        return 2 if getattr(defaults, rule.cfg_field) + rule.cfg_offset > 1 else 1
+
+    @property
     def is_video(self) -> bool:
         return self.defaults.frames > 1

@@ -1,6 +1,7 @@
 """Measures what steps cost here: seconds of a tick by size and number of rows.
 
-The engine's own runner takes the steps, guidance included, as the model's defaults have it.
+The engine's own runner takes the steps, guidance included, as the model's defaults have it. The
+table counts entries of a forward, of which a row with classifier-free guidance takes two.
 """
 
 from __future__ import annotations
@@ -30,8 +31,12 @@ class ShapeCosts:
     width: int
     height: int
     frames: int
+    row_entries: int = 1
+    """Entries of a forward that a row takes."""
     step_seconds: dict[int, float] = field(default_factory=dict)
     """By number of rows."""
+    plain_step_seconds: dict[int, float] = field(default_factory=dict)
+    """By number of rows without guidance, where they have it by default."""
     encode_seconds: dict[int, float] = field(default_factory=dict)
     decode_seconds: dict[int, float] = field(default_factory=dict)
 
@@ -42,13 +47,23 @@ class ShapeCosts:
 
     def table(self) -> dict[str, Any]:
         """As a part of a cost table."""
-        sides = {"width": self.width, "height": self.height, "frames": self.frames}
-        names = ("step_seconds", "encode_seconds", "decode_seconds")
+        steps = {rows * self.row_entries: value for rows, value in self.step_seconds.items()}
+        steps = dict(sorted((self.plain_step_seconds | steps).items()))
         seconds = {
-            name: {str(rows): round(value, 6) for rows, value in getattr(self, name).items()}
-            for name in names
+            "step_seconds": steps,
+            "encode_seconds": self.encode_seconds,
+            "decode_seconds": self.decode_seconds,
         }
-        return sides | seconds | {"knee": self.knee}
+        return {
+            "width": self.width,
+            "height": self.height,
+            "frames": self.frames,
+            **{
+                name: {str(number): round(value, 6) for number, value in points.items()}
+                for name, points in seconds.items()
+            },
+            "knee": self.knee * self.row_entries,
+        }
 
 
 class Profiler:
@@ -73,7 +88,8 @@ class Profiler:
             "model": self._adapter.card.id,
             "device": describe_device(self._adapter.device),
             "dtype": self._adapter.card.dtype,
-            "counts": "rows",
+            "counts": "forward_rows",
+            "row_entries": self._adapter.card.row_entries,
             "source": source,
             "shapes": [shape.table() for shape in shapes],
         }
@@ -84,8 +100,13 @@ class Profiler:
         Raises:
             InvalidRequest: The model doesn't take this size.
         """
-        frames = self._adapter.card.defaults.frames
-        shape = ShapeCosts(width=width, height=height, frames=frames)
+        card = self._adapter.card
+        shape = ShapeCosts(
+            width=width,
+            height=height,
+            frames=card.defaults.frames,
+            row_entries=card.row_entries,
+        )
         for rows in row_counts:
             try:
                 shape.step_seconds[rows] = self.step_seconds(width, height, rows)
@@ -96,11 +117,19 @@ class Profiler:
             self._report(f"{rows} rows of {width}x{height}: {seconds:.4f} s a step")
             if rows <= self._adapter.max_decode_rows:
                 shape.decode_seconds[rows] = self.decode_seconds(width, height, rows)
+        if card.row_entries > 1:
+            shape.plain_step_seconds[1] = self.step_seconds(width, height, 1, guided=False)
         shape.encode_seconds[1] = self.encode_seconds(width, height)
         return shape
 
-    def step_seconds(self, width: int, height: int, rows: int) -> float:
+    def step_seconds(self, width: int, height: int, rows: int, guided: bool = True) -> float:
         """A tick of this many rows that are all aboard.
+
+        Args:
+            width: Pixels.
+            height: Pixels.
+            rows: At least 1.
+            guided: Whether they have classifier-free guidance where that is the default.
 
         Raises:
             torch.OutOfMemoryError: There is no memory for so many in one forward.
@@ -108,7 +137,7 @@ class Profiler:
         """
         runner = Runner(self._adapter)
         requests = {
-            str(row): self._request(str(row), width, height, self._repeats + 3)
+            str(row): self._request(str(row), width, height, self._repeats + 3, guided)
             for row in range(rows)
         }
         ids = tuple(RowId(id, 0) for id in requests)
@@ -137,9 +166,13 @@ class Profiler:
             seconds.append(_run_tick(runner, plan, {request.id: request}).encode_seconds)
         return median(seconds[1:])
 
-    def _request(self, id: str, width: int, height: int, steps: int) -> GenerationRequest:
+    def _request(
+        self, id: str, width: int, height: int, steps: int, guided: bool = True
+    ) -> GenerationRequest:
+        card = self._adapter.card
+        off: dict[str, Any] = {card.guidance.cfg_field: card.guidance.cfg_value(1.0)}
         return create_request(
-            self._adapter.card,
+            card,
             id=id,
             prompt=f"a red cabin at night, number {id}",
             width=width,
@@ -147,6 +180,7 @@ class Profiler:
             steps=max(steps, 10),
             sampler="euler",
             seed=1,
+            **({} if guided else off),
         )
 
     def _run(self, work: Callable[[], object]) -> float:

@@ -9,18 +9,22 @@ from chairlift.errors import ConfigurationError
 from chairlift.scheduling.costs import Costs
 
 
-def load_costs(path: str | None) -> Costs:
+def load_costs(path: str | None, row_entries: int | None = None) -> Costs:
     """The cost table of a file; nothing is known without one.
+
+    Args:
+        path: Of the file.
+        row_entries: As for :class:`~chairlift.scheduling.costs.Costs`.
 
     Raises:
         ConfigurationError: The file is missing, or is no cost table.
     """
     if path is None:
-        return Costs()
+        return Costs(row_entries=row_entries)
     try:
         table = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"the cost table {path} can't be read: {error}") from None
     if not isinstance(table, dict):
         raise ConfigurationError(f"the cost table {path} is not a JSON object")
-    return Costs(table)
+    return Costs(table, row_entries)

@@ -69,7 +69,7 @@ def test_a_flood_does_not_hold_up_the_next_tick() -> None:
 
 def test_a_deadline_is_held_against_those_who_came_before_and_were_accepted() -> None:
     said: list[FromEngine] = []
-    scheduler = Scheduler(policy="fcfs", max_batch_size=1, costs=Costs(ONE_SECOND))
+    scheduler = Scheduler(policy="fcfs", max_batch_size=1, costs=Costs(ONE_SECOND, row_entries=2))
     loop = Loop(FakeModel(), scheduler, said.append, strict=True)
     for id, steps, deadline_ms in (
         ("first", 10, 12_000),

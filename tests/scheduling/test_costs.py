@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from chairlift.errors import ConfigurationError
 from chairlift.scheduling.costs import Costs, Curve, Shape
+from tests.builders import a_row
 
 SMALL = {1: 0.167, 2: 0.183, 3: 0.186, 4: 0.240, 8: 0.425, 16: 0.832}
 LARGE = {1: 0.243, 2: 0.474, 3: 0.711}
@@ -105,9 +106,61 @@ def test_what_is_learned_of_one_shape_does_not_change_another() -> None:
     assert costs.step(Shape(512, 512)).seconds(1) == 0.5
 
 
+def test_a_first_tick_that_compiled_is_forgotten() -> None:
+    curve = Curve()
+    for seconds in (60.0, 1.0, 1.0):
+        curve.observe(4, seconds)
+        assert curve.seconds(4) == min(60.0, seconds)
+    for _ in range(3):
+        assert curve.knee(32) == 1  # What sharing is worth isn't known yet.
+        curve.observe(1, 0.4)
+    assert curve.knee(32) == 32
+
+
+def test_a_guess_of_nothing_is_corrected() -> None:
+    costs = Costs()
+    costs.observe_encode(Shape(512, 512), 0.0)
+    for _ in range(3):
+        costs.observe_encode(Shape(1024, 512), 0.1)
+    assert costs.encode(Shape(1024, 512)) == 0.1
+
+
 def test_a_row_alone_is_encoded_stepped_and_decoded() -> None:
     costs = Costs(table(encode_seconds={"1": 0.1}, decode_seconds={"1": 0.2}))
-    assert costs.alone(Shape(512, 512), 10) == pytest.approx(5.3)
+    row = a_row(evaluations=10, side=64)
+    assert row.shape == Shape(512, 512)
+    assert row.alone(costs) == pytest.approx(5.3)
+
+
+def test_a_row_with_guidance_takes_two_entries_alone_too() -> None:
+    costs = Costs(table(step_seconds={"1": 0.5, "2": 0.8}))
+    assert a_row(evaluations=10, side=64, entries=2).alone(costs) == pytest.approx(8.0)
+
+
+def test_a_table_of_rows_is_read_as_entries_of_the_models_rows() -> None:
+    rows = table(step_seconds={"1": 0.5, "2": 0.8}) | {"counts": "rows"}
+    costs = Costs(rows, row_entries=2)
+    assert costs.step(Shape(512, 512)).points == {2: 0.5, 4: 0.8}
+
+
+def test_a_table_of_forward_rows_is_read_as_it_is() -> None:
+    shapes = table(step_seconds={"1": 0.5, "2": 0.8})
+    for costs in (
+        Costs(shapes | {"counts": "forward_rows"}, row_entries=2),
+        Costs(shapes | {"counts": "forward_rows", "row_entries": 2}),
+    ):
+        assert costs.step(Shape(512, 512)).points == {1: 0.5, 2: 0.8}
+        assert costs.row_entries == 2
+
+
+def test_what_newcomers_and_decoding_cost_is_learned() -> None:
+    costs, shape = Costs(), Shape(512, 512)
+    assert (costs.encode(shape), costs.decode(shape)) == (0.0, 0.0)
+    for _ in range(50):
+        costs.observe_encode(shape, 0.1)
+        costs.observe_decode(shape, 0.2)
+    assert (costs.encode(shape), costs.decode(shape)) == pytest.approx((0.1, 0.2))
+    assert costs.decode(Shape(1024, 512)) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +174,8 @@ def test_a_row_alone_is_encoded_stepped_and_decoded() -> None:
         (table(step_seconds={"1": -1}), "shape 0: .*can't be"),
         (table(step_seconds={"0": 1}), "shape 0: .*can't be"),
         (table(step_seconds={"1": float("nan")}), "shape 0: .*can't be"),
+        (table() | {"counts": "heads"}, "counts is 'heads'; it must be one of rows, forward_rows"),
+        (table() | {"row_entries": 3}, "row_entries is 3; it must be 1 or 2"),
     ],
     ids=str,
 )

@@ -103,6 +103,27 @@ def test_rows_are_filled_to_the_knee_and_no_further() -> None:
     assert len(scheduler.plan(0.0).running) == 1
 
 
+def test_rows_with_guidance_fill_a_forward_twice_as_fast() -> None:
+    scheduler = create_scheduler()
+    scheduler.submit([a_row(str(number), entries=2) for number in range(9)])
+    assert len(scheduler.plan(0.0).running) == 2
+    scheduler = create_scheduler(policy="fcfs")
+    scheduler.submit(
+        [a_row(str(number), entries=entries) for number, entries in enumerate([2, 1, 2, 1, 1])]
+    )
+    assert [row.request_id for row in scheduler.plan(0.0).running] == ["0", "1"]
+
+
+def test_a_row_with_guidance_has_twice_the_work() -> None:
+    guided = a_row("guided", side=16, evaluations=12, entries=2, arrival=-3.0)
+    plain = a_row("plain", side=16, evaluations=20, arrival=-2.0)
+    assert order("srpt", guided, plain) == ["plain", "guided"]
+    scheduler = create_scheduler(policy="fcfs")
+    scheduler.submit([guided])
+    assert scheduler.predict(0.0) == pytest.approx({"guided": 12 * 2.0})
+    assert scheduler.backlog() == pytest.approx(12 * 2.0)
+
+
 def test_a_batch_size_that_was_measured_in_a_bad_moment_is_tried_again() -> None:
     wrong = {"1": 0.1, "2": 0.4, "4": 0.8, "8": 1.6}
     shape = {"width": 64, "height": 64, "step_seconds": wrong}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from chairlift.scheduling.costs import Costs
 from chairlift.simulate.arrivals import create_source
 from chairlift.simulate.contestant import create_scheduler
 from chairlift.simulate.names import ROUTER_NAMES
+from chairlift.simulate.replica import Schedules
 from chairlift.simulate.router import create_router
 from chairlift.simulate.scenario import Scenario, read_scenario
 from chairlift.simulate.simulation import Simulation, simulate_fleet
@@ -46,17 +48,50 @@ def qwen_jobs(count: int, replicas: int, load: float, arrivals: str = "poisson")
 # ---------------------------------------------------------------------- stretches
 
 
-def test_stretches_are_exact_where_there_is_nothing_to_choose() -> None:
-    jobs = [a_job(0.0, steps=7, n=2), a_job(3.3, steps=9), a_job(3.9, steps=2), a_job(40.0)]
-    [exact, held] = (run(jobs, Scenario(stretches=stretches)) for stretches in (False, True))
-    for one, other in zip(exact.outcomes, held.outcomes, strict=True):
+class TickByTick:
+    """A scheduler that is asked at every tick."""
+
+    def __init__(self, scheduler: Schedules) -> None:
+        self.submit, self.backlog = scheduler.submit, scheduler.backlog
+        self.plan, self.update = scheduler.plan, scheduler.update
+
+
+jobs_of_a_moment = st.lists(
+    st.builds(
+        a_job,
+        # Several may come at an instant, but at none at which a tick ends.
+        st.integers(0, 60).map(lambda moment: moment * math.pi / 6),
+        side=st.sampled_from([512, 1024]),
+        steps=st.integers(1, 30),
+        n=st.integers(1, 3),
+        priority=st.integers(-1, 1),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(jobs=jobs_of_a_moment, policy=st.sampled_from(["balanced", "off", "dynamic", "srpt"]))
+def test_stretches_change_nothing_where_plans_are_not_held(jobs: list[Job], policy: str) -> None:
+    jobs.sort(key=lambda job: job.arrival_s)
+    costs, router = Costs(QWEN), create_router("round-robin")
+    [whole, ticked] = (
+        simulate_fleet(jobs, Scenario(), create, router, costs)
+        for create in (
+            lambda: create_scheduler(policy, costs),
+            lambda: TickByTick(create_scheduler(policy, costs)),
+        )
+    )
+    for one, other in zip(ticked.outcomes, whole.outcomes, strict=True):
+        assert one.job == other.job
         assert (other.start_s, other.finish_s) == pytest.approx((one.start_s, one.finish_s))
-    assert held.statistics[0].ticks == exact.statistics[0].ticks
-    assert held.statistics[0].busy_s == pytest.approx(exact.statistics[0].busy_s)
+    assert whole.statistics[0].ticks == ticked.statistics[0].ticks
+    assert whole.statistics[0].busy_s == pytest.approx(ticked.statistics[0].busy_s)
 
 
 @pytest.mark.parametrize("load", [0.5, 0.9])
-def test_stretches_are_close_where_there_is(load: float) -> None:
+def test_held_plans_are_close(load: float) -> None:
     jobs = qwen_jobs(400, 4, load)
     means, tails = [], []
     for stretches in (False, True):

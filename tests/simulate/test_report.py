@@ -83,7 +83,7 @@ def test_a_plot_of_a_fleet_is_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "fleet.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("loads", [[0.5, 0.9], [0.5], [None]])
+@pytest.mark.parametrize("loads", [[0.5, 0.9], [0.5], [0.5, None]])
 def test_a_plot_is_a_picture(tmp_path: Path, loads: list[float | None]) -> None:
     pytest.importorskip("matplotlib")
     from chairlift.simulate.plot import plot

@@ -38,6 +38,8 @@ class Decoded:
     latents: Tensor
     """Float32 on the device."""
     outcome: Pixels | RequestError
+    seconds: float = 0.0
+    """What it took; its share of what those took that were decoded together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,15 @@ class _Chunk:
     """Of each, on the host as soon as ``end`` is reached."""
     finite: Tensor
     """``(rows,)`` bool, likewise: whether the latents were."""
+    start: Mark
     end: Mark
 
     def read(self) -> list[Decoded]:
         """The pixels, for which the host waits."""
         self.end.wait()
+        each = self.end.seconds_since(self.start) / len(self.entries)
         return [
-            Decoded(*entry, picture if good else NumericalError("the latents are not finite"))
+            Decoded(*entry, picture if good else NumericalError("the latents are not finite"), each)
             for entry, picture, good in zip(
                 self.entries, self.pixels.numpy(), self.finite.tolist(), strict=True
             )
@@ -124,6 +128,7 @@ class Decoder:
     def _begin(self, entries: list[Entry]) -> _Chunk:
         """Give the device some rows to decode, behind the ticks that it already has."""
         with self._beside_the_ticks():
+            start = make_mark(self._adapter.device)
             latents = torch.stack([values for _, values in entries])
             finite = latents.flatten(1).isfinite().all(dim=1)
             pixels = self._adapter.decode(latents.nan_to_num())
@@ -131,6 +136,7 @@ class Decoder:
                 entries,
                 pixels.to("cpu", non_blocking=True),
                 finite.to("cpu", non_blocking=True),
+                start,
                 make_mark(self._adapter.device),
             )
 

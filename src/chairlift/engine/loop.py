@@ -184,7 +184,7 @@ class Loop:
             RowWork(
                 id=row,
                 legs=legs,
-                shape=Shape(request.width, request.height, request.frames),
+                shape=_shape(request),
                 slot_memory=slot,
                 decode_memory=decode,
                 settings=request.settings,
@@ -246,6 +246,7 @@ class Loop:
                 failed=frozenset(result.failed),
                 seconds=result.seconds,
                 encode_seconds=result.encode_seconds,
+                entries=result.entries,
                 out_of_memory=result.out_of_memory,
             )
         )
@@ -287,6 +288,7 @@ class Loop:
             if isinstance(decoded.outcome, RequestError):
                 self._end(request.id, decoded.outcome)
             else:
+                self._scheduler.decoded(_shape(request), decoded.seconds)
                 preview = self._previews.take(decoded.row)
                 self._images.submit(self._encode_image, decoded, decoded.outcome, request, preview)
 
@@ -379,3 +381,7 @@ class Loop:
             return {}
         self._predicted = now
         return self._scheduler.predict(now)
+
+
+def _shape(request: GenerationRequest) -> Shape:
+    return Shape(request.width, request.height, request.frames)

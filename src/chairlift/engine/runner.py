@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +47,8 @@ class RunResult:
     """Final latents, float32 on the device, of the rows whose last step this was."""
     previews: dict[RowId, Tensor] = field(default_factory=dict)
     """Predicted clean latents, float32 on the device, of the rows that are to be shown now."""
+    entries: int = 0
+    """Of the forward."""
     out_of_memory: int = 0
     """Rows of the smallest forward for which there was no memory; 0 if there was enough."""
     marks: list[Mark] = field(default_factory=list)
@@ -86,7 +88,14 @@ class Runner:
 
     def legs(self, request: GenerationRequest) -> tuple[Leg, ...]:
         """The groups through which a row of this request goes."""
-        return self._adapter.legs(request, self._schedule(request)[0])
+        schedule = self._schedule(request)[0]
+        guided = self._adapter.cfg_scales(request, schedule) > 1
+        legs, start = [], 0
+        for leg in self._adapter.legs(request, schedule):
+            end = start + leg.evaluations
+            legs.append(replace(leg, entries=2 if guided[start:end].any() else 1))
+            start = end
+        return tuple(legs)
 
     def slot_memory(self, request: GenerationRequest) -> int:
         """Bytes that a row of this request takes while it has a slot. Its texts count as much as
@@ -222,7 +231,9 @@ class Runner:
             return
         rows = slots.arrange(ids)
         try:
-            prediction = self._adapter.predict(slots.forward_batch())
+            batch = slots.forward_batch()
+            result.entries += len(batch.latents)
+            prediction = self._adapter.predict(batch)
         except Exception as error:
             short = is_out_of_memory(error)
             if len(ids) == 1:

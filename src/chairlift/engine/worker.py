@@ -54,13 +54,6 @@ def run(config: WorkerConfig, courier: Courier) -> int:
             torch.cuda.set_device(device)  # So that no other one is touched by mistake.
         sharers = count_sharers(config)
         torch.set_num_threads(choose_threads(sharers))
-        scheduler = Scheduler(
-            batching=config.batching,
-            policy=config.policy,
-            costs=load_costs(config.costs),
-            max_batch_size=config.max_batch_size,
-            batch_delay=config.batch_delay,
-        )
         adapter = load_model(
             config.model,
             device=str(device),
@@ -72,6 +65,13 @@ def run(config: WorkerConfig, courier: Courier) -> int:
             attention_backend=config.attention_backend,
             compile_rows=rows if config.compile else None,
             progress=progress,
+        )
+        scheduler = Scheduler(
+            batching=config.batching,
+            policy=config.policy,
+            costs=load_costs(config.costs, adapter.card.row_entries),
+            max_batch_size=config.max_batch_size,
+            batch_delay=config.batch_delay,
         )
     except ConfigurationError as error:
         courier.send(StartFailed(reason=str(error)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from msgspec import Struct
 
 from chairlift.scheduling.roster import Numbers
 from chairlift.scheduling.state import Group, State
@@ -21,8 +21,7 @@ GUARD = 64
 """One tick of so many belongs to the row that came first of all, if it has lost its patience."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True, kw_only=True):
     """Which group runs next, and which of its rows."""
 
     group: Group | None = None
@@ -42,10 +41,10 @@ def continuous(state: State, now: float) -> Choice:
     groups = list(state.groups.values())
     if not groups:
         return Choice()
-    if len(groups) == 1 and len(groups[0].aboard) == len(groups[0]) <= state.cap(groups[0]):
+    if len(groups) == 1 and all_ride(state, groups[0]):
         return Choice(group=groups[0], rows=tuple(groups[0].rows))  # There is nothing to choose.
     ranks = state.policy([state.view(group, now) for group in groups])
-    if state.tick % GUARD == 0 and (oldest := _impatient(state, now)):
+    if _guards(state.tick) and (oldest := _impatient(state, now)):
         place = [group.key for group in groups].index(oldest.key)
         rows = _pick(state, groups[place], ranks[place], oldest)
         if oldest in rows:  # It may lack a slot.
@@ -92,18 +91,28 @@ def off(state: State, now: float) -> Choice:
     return Choice(group=group, rows=batch)
 
 
+def all_ride(state: State, group: Group) -> bool:
+    """Whether all rows of ``group`` have slots, and fit into a forward."""
+    if len(group.aboard) < len(group):
+        return False
+    return len(group) == 1 or (
+        len(group) <= state.most(group) and group.rows.entries <= state.full(group)
+    )
+
+
 def _pick(
     state: State, group: Group, ranks: Numbers, first: Progress | None = None
 ) -> tuple[Progress, ...]:
     """The rows of a group's next forward: ``first``, then those of the lowest ranks, as far as
     there are slots and memory. Paused rows keep theirs.
     """
-    cap = state.cap(group)
-    if state.tick % PROBE == PROBE // 2:
-        cap = min(2 * cap, state.most(group))
-    rows = group.rows.best(ranks, cap)
+    most, full = state.most(group), state.full(group)
+    if _probes(state.tick):
+        full *= 2
+    rows = group.rows.best(ranks, min(most, full))
     if first is not None:
-        rows = [first, *(row for row in rows if row is not first)][:cap]
+        rows = [first, *(row for row in rows if row is not first)][:most]
+    rows = _fill(rows, full)
     joining = [row for row in rows if not row.aboard]
     if not joining:
         return tuple(rows)
@@ -114,8 +123,20 @@ def _pick(
     aboard = np.full(len(ranks), np.inf)
     places = [group.rows.place(id) for id in group.aboard]
     aboard[places] = ranks[places]
-    paused = (row for row in group.rows.best(aboard, cap) if row.aboard and row not in rows)
-    return (*rows, *islice(paused, cap - len(rows)))
+    paused = (row for row in group.rows.best(aboard, most) if row.aboard and row not in rows)
+    return tuple(_fill([*rows, *paused][:most], full))
+
+
+def _fill(rows: list[Progress], entries: int) -> list[Progress]:
+    """As many of ``rows``, in their order, as take no more than so many entries together; the first
+    goes in any case.
+    """
+    taken = 0
+    for place, row in enumerate(rows):
+        taken += row.entries
+        if taken > entries and place:
+            return rows[:place]
+    return rows
 
 
 def _admit(state: State, group: Group, joining: list[Progress]) -> list[Progress]:
@@ -133,12 +154,31 @@ def _admit(state: State, group: Group, joining: list[Progress]) -> list[Progress
     return admitted
 
 
+def _probes(tick: int) -> bool:
+    return tick % PROBE == PROBE // 2
+
+
+def _guards(tick: int) -> bool:
+    return tick % GUARD == 0
+
+
+def ordinary_ticks(tick: int) -> int:
+    """How many there are, from ``tick`` on, until one that is a probe or the guard's; at least 1,
+    which is itself.
+    """
+    if _probes(tick) or _guards(tick):
+        return 1
+    return next(
+        later - tick for later in range(tick + 1, tick + PROBE) if _probes(later) or _guards(later)
+    )
+
+
 def _impatient(state: State, now: float) -> Progress | None:
     """The row that came first of all, if it has waited too long. So nobody is passed over for
     ever, whatever the policy and the priorities.
     """
     oldest = min((group.rows.oldest() for group in state.groups.values()), key=_came)
-    alone = state.costs.alone(oldest.work.shape, oldest.work.evaluations)
+    alone = oldest.work.alone(state.costs)
     return oldest if now - oldest.work.arrival > PATIENCE * alone else None
 
 

@@ -1,7 +1,8 @@
-"""What steps cost: seconds of a tick by the picture's shape and the number of its rows.
+"""What steps cost: seconds of a tick by the picture's shape and the entries of its forward.
 
-A table comes from a file (``chairlift profile`` writes it) or is empty; the ticks that really run
-refine it. Plain arithmetic, like everything in this package.
+An *entry* is a place in a forward: a row takes one, or two where it has classifier-free guidance.
+A table comes from a file (``chairlift profile`` writes it) or is empty; what really ran refines it.
+Plain arithmetic, like everything in this package.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from chairlift.errors import ConfigurationError
 UNKNOWN_SECONDS = 0.1
 """Of anything before it was measured. Only its ratios matter, and not for long."""
 NEAR_THE_BEST = 0.03
-"""At the knee, a row costs at most this share more than it could in any larger batch."""
+"""At the knee, an entry costs at most this share more than it could in any larger forward."""
 NEW_WEIGHT = 0.1
 """Of a tick beside what was known."""
 KNEE_EVERY = 32
 """Measurements after which the knee is looked for again."""
 EVIDENCE = 3
 """Ticks of a size before the cheapest of them counts: the first ones allocate and compile."""
+COUNTS = ("rows", "forward_rows")
+"""What a table may count: rows, guidance inside, or entries."""
 
 
 class Shape(NamedTuple):
-    """What a step's cost depends on, besides the number of rows."""
+    """What a step's cost depends on, besides the number of entries."""
 
     width: int
     """Pixels."""
@@ -38,11 +41,11 @@ class Shape(NamedTuple):
 
 
 class Curve:
-    """Seconds by number of rows, from a table or from measurements: linear between two numbers
+    """Seconds by number of entries, from a table or from measurements: linear between two numbers
     that are known, and past the last one with the last slope.
 
     Args:
-        points: By number of rows; may be empty.
+        points: By number of entries; may be empty.
         guessed: They were measured of another shape: what is right of them is the form of the
             curve, and the first measurement says how high it is.
     """
@@ -50,7 +53,7 @@ class Curve:
     def __init__(self, points: Mapping[int, float] | None = None, guessed: bool = False) -> None:
         self._points = dict(sorted((points or {}).items()))
         self._guessed = guessed
-        self._rows = list(self._points)
+        self._sizes = list(self._points)
         self._early: dict[int, list[float]] = {}
         self._knees: dict[int, int] = {}
         self._observations = 0
@@ -59,22 +62,22 @@ class Curve:
     def points(self) -> Mapping[int, float]:
         return self._points
 
-    def seconds(self, rows: int) -> float:
-        """Of ``rows`` (at least 1) together."""
-        if rows in self._points:
-            return self._points[rows]
-        if not self._rows:
-            return UNKNOWN_SECONDS * rows
-        if len(self._rows) == 1:
-            return self._points[self._rows[0]] * rows / self._rows[0]
-        right = min(max(bisect_left(self._rows, rows), 1), len(self._rows) - 1)
-        a, b = self._rows[right - 1], self._rows[right]
+    def seconds(self, entries: float) -> float:
+        """Of ``entries`` (at least 1) together."""
+        if (known := self._points.get(entries)) is not None:  # type: ignore[call-overload]
+            return float(known)
+        if not self._sizes:
+            return UNKNOWN_SECONDS * entries
+        if len(self._sizes) == 1:
+            return self._points[self._sizes[0]] * entries / self._sizes[0]
+        right = min(max(bisect_left(self._sizes, entries), 1), len(self._sizes) - 1)
+        a, b = self._sizes[right - 1], self._sizes[right]
         slope = (self._points[b] - self._points[a]) / (b - a)
-        # Of fewer rows than ever measured, noise may have made the line come out below zero.
-        return max(self._points[b] + slope * (rows - b), 0.1 * self._points[self._rows[0]])
+        # Of fewer entries than ever measured, noise may have made the line come out below zero.
+        return max(self._points[b] + slope * (entries - b), 0.1 * self._points[self._sizes[0]])
 
     def knee(self, most: int) -> int:
-        """The number of rows, of at most ``most``, past which another one hardly makes a row
+        """The number of entries, of at most ``most``, past which another one hardly makes an entry
         cheaper. Numbers past the last one that was measured are held to be worth trying.
         """
         if most not in self._knees:
@@ -82,32 +85,43 @@ class Curve:
         return self._knees[most]
 
     def _find_knee(self, most: int) -> int:
-        if not self._rows or self._rows[-1] == 1:
+        if not self._sizes or self._sizes[-1] == 1:
             return most
-        each = [self.seconds(rows) / rows for rows in range(1, min(most, self._rows[-1]) + 1)]
+        if len(self._sizes) == 1:  # One row says what sharing is worth; but first things first.
+            return most if self._sizes[0] in self._early else 1
+        sizes = range(1, min(most, self._sizes[-1]) + 1)
+        each = [self.seconds(entries) / entries for entries in sizes]
         good_enough = min(each) * (1 + NEAR_THE_BEST)
-        knee = next(rows for rows, seconds in enumerate(each, 1) if seconds <= good_enough)
-        return most if knee == self._rows[-1] else knee
+        knee = next(entries for entries, seconds in enumerate(each, 1) if seconds <= good_enough)
+        return most if knee == self._sizes[-1] else knee
 
-    def observe(self, rows: int, seconds: float) -> None:
+    def knows(self, entries: int) -> bool:
+        """Whether so many were measured, and often enough."""
+        return entries in self._points and entries not in self._early and not self._guessed
+
+    def observe(self, entries: int, seconds: float) -> None:
         """Learn from one measurement."""
         self._observations += 1
         if self._observations % KNEE_EVERY == 0:
             self._knees.clear()
-        if rows in self._points and not self._guessed:
-            self._points[rows] += NEW_WEIGHT * (seconds - self._points[rows])
+        if self.knows(entries):
+            self._points[entries] += NEW_WEIGHT * (seconds - self._points[entries])
             return
-        early = self._early.setdefault(rows, [])
+        early = self._early.setdefault(entries, [])
         early.append(seconds)
-        if len(early) == EVIDENCE or not self._rows:
-            self._learn(rows, min(early))
+        if len(early) == EVIDENCE:
+            del self._early[entries]
+            self._learn(entries, min(early))
+        elif self._sizes in ([], [entries]) and not self._guessed:
+            self._learn(entries, min(early))  # Better than nothing.
 
-    def _learn(self, rows: int, seconds: float) -> None:
+    def _learn(self, entries: int, seconds: float) -> None:
         """Take in a size that wasn't measured before."""
-        factor = seconds / self.seconds(rows) if self._guessed else 1.0
+        guess = self.seconds(entries)
+        factor = seconds / guess if self._guessed and guess else 1.0
         points = {known: value * factor for known, value in self._points.items()}
-        self._points = dict(sorted((points | {rows: seconds}).items()))
-        self._rows = list(self._points)
+        self._points = dict(sorted((points | {entries: seconds}).items()))
+        self._sizes = list(self._points)
         self._guessed = False
         self._knees.clear()
 
@@ -117,12 +131,19 @@ class Costs:
 
     Args:
         table: As ``chairlift profile`` writes it; None starts with nothing.
+        row_entries: Entries of the rows that the table counts, where it counts rows; None is what
+            the table itself says, or else 1.
 
     Raises:
         ConfigurationError: It is no cost table.
     """
 
-    def __init__(self, table: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, table: Mapping[str, Any] | None = None, row_entries: int | None = None
+    ) -> None:
+        self.row_entries = _row_entries(table or {}) if row_entries is None else row_entries
+        """Entries of a row that asks for nothing special; what rows are in the simulator."""
+        entries = self.row_entries if (table or {}).get("counts", "rows") == "rows" else 1
         self._step: dict[Shape, Curve] = {}
         self._encode: dict[Shape, Curve] = {}
         self._decode: dict[Shape, Curve] = {}
@@ -131,7 +152,7 @@ class Costs:
                 shape = Shape(
                     int(entry["width"]), int(entry["height"]), int(entry.get("frames", 1))
                 )
-                self._step[shape] = _curve(entry["step_seconds"])
+                self._step[shape] = _curve(entry["step_seconds"], entries)
                 self._encode[shape] = _curve(entry.get("encode_seconds", {}))
                 self._decode[shape] = _curve(entry.get("decode_seconds", {}))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -142,22 +163,26 @@ class Costs:
         return list(self._step)
 
     def step(self, shape: Shape) -> Curve:
-        """Seconds of a step. A shape that isn't known yet costs what the nearest one costs a
-        pixel.
+        """Seconds of a step, by entries. A shape that isn't known yet costs what the nearest one
+        costs a pixel.
         """
         return self._find(self._step, shape)
 
     def encode(self, shape: Shape) -> float:
-        """Seconds to encode one row's prompt."""
+        """Seconds until one newcomer has its slot."""
         return self._once(self._encode, shape)
 
     def decode(self, shape: Shape) -> float:
         """Seconds to decode one row."""
         return self._once(self._decode, shape)
 
-    def alone(self, shape: Shape, evaluations: int) -> float:
-        """Seconds of a row that has the machine to itself."""
-        return self.encode(shape) + evaluations * self.step(shape).seconds(1) + self.decode(shape)
+    def observe_encode(self, shape: Shape, seconds: float) -> None:
+        """Learn what one newcomer took."""
+        self._find(self._encode, shape).observe(1, seconds)
+
+    def observe_decode(self, shape: Shape, seconds: float) -> None:
+        """Learn what decoding one row took."""
+        self._find(self._decode, shape).observe(1, seconds)
 
     def _once(self, curves: dict[Shape, Curve], shape: Shape) -> float:
         curve = self._find(curves, shape)
@@ -185,8 +210,26 @@ def _shapes(table: Mapping[str, Any]) -> Sequence[Any]:
     return shapes
 
 
-def _curve(points: Mapping[str, float]) -> Curve:
-    curve = {int(rows): float(seconds) for rows, seconds in points.items()}
-    if any(rows < 1 or not 0 <= seconds < float("inf") for rows, seconds in curve.items()):
+def _row_entries(table: Mapping[str, Any]) -> int:
+    counts = table.get("counts", "rows")
+    if counts not in COUNTS:
+        raise ConfigurationError(
+            f"cost table: counts is {counts!r}; it must be one of {', '.join(COUNTS)}"
+        )
+    entries = table.get("row_entries", 1)
+    if entries not in (1, 2):
+        raise ConfigurationError(f"cost table: row_entries is {entries!r}; it must be 1 or 2")
+    return int(entries)
+
+
+def _curve(points: Mapping[str, float], entries: int = 1) -> Curve:
+    """A curve by entries.
+
+    Args:
+        points: Seconds, by numbers of what takes so many entries.
+        entries: Of each.
+    """
+    curve = {int(number) * entries: float(seconds) for number, seconds in points.items()}
+    if any(number < 1 or not 0 <= seconds < float("inf") for number, seconds in curve.items()):
         raise ValueError(f"{dict(points)} has a number that can't be")
     return Curve(curve)

@@ -1,15 +1,14 @@
-"""What the scheduler says, and what it is told: one tick."""
+"""What the scheduler says, and what it is told: one tick. Structs, since there are many of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from chairlift.request import RowId
 from chairlift.scheduling.batch_key import BatchKey
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """One tick. Empty (``key`` is None) when there is nothing to run."""
 
     key: BatchKey | None = None
@@ -27,8 +26,7 @@ class Plan:
     """If empty: when to plan again although nothing has arrived."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TickResult:
+class TickResult(Struct, frozen=True, kw_only=True):
     """What became of a plan."""
 
     plan: Plan
@@ -36,14 +34,15 @@ class TickResult:
     """Rows that have lost their slot to an error."""
     seconds: float = 0.0
     """Duration of the tick; what steps cost is learned from it."""
+    entries: int = 0
+    """Of the forward, if they aren't what the rows were said to take; 0 if they are."""
     out_of_memory: int = 0
     """Rows of the smallest forward for which there was no memory; 0 if there was enough."""
     encode_seconds: float = 0.0
     """Of them, what it took until the newcomers had their slots."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True, kw_only=True):
     """Statistics of one moment."""
 
     running: int

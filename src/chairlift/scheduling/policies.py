@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from chairlift.scheduling.roster import Numbers, Roster
@@ -33,29 +33,35 @@ LATE = 1e9
 """Added to the rank of rows that can't meet their deadline."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class View:
+class View(Struct, frozen=True, kw_only=True):
     """What a policy is told."""
 
     rows: Roster
     now: float
+    full: float
+    """Entries of a forward that is filled to the knee."""
     each: float
-    """Predicted seconds of one evaluation of one row, in a batch filled to the knee."""
+    """Predicted seconds of one entry of such a forward."""
     tick: float
-    """Predicted seconds of a tick of as many rows as there are, up to the knee."""
+    """Predicted seconds of a tick of as many entries as there are, up to the knee."""
     waste: float
-    """By how many seconds an evaluation of one row is dearer in that tick than in a full one."""
+    """By how many seconds an entry is dearer in that tick than in a full one."""
     finish: float
     """Predicted seconds from the last evaluation to the picture."""
     served: Mapping[int, float]
     """Seconds that each caller has had."""
 
     @property
+    def left(self) -> Numbers:
+        """Entries of forwards that each row has left to take."""
+        return self.rows.column("left") * self.rows.column("entries")
+
+    @property
     def work(self) -> Numbers:
         """Predicted seconds of the machine for each row's remaining work, in batches as full as
         they are.
         """
-        return self.rows.column("left") * (self.each + self.waste)
+        return self.left * (self.each + self.waste)
 
     @property
     def waited(self) -> Numbers:
@@ -85,7 +91,7 @@ def balanced(views: Sequence[View]) -> list[Numbers]:
     for view in views:
         others = waiting - len(view.rows)
         seconds = CREDIT * view.each + WASTE * others * view.waste
-        ranks.append(view.rows.column("arrival") + seconds * view.rows.column("left"))
+        ranks.append(view.rows.column("arrival") + seconds * view.left)
     return ranks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chairlift.request import RowId
 from chairlift.scheduling.roster import Numbers
@@ -44,16 +45,14 @@ def _seconds(state: State, groups: Sequence[Group], now: float) -> Numbers:
     first = 0
     for group, view, ranks in zip(groups, views, state.policy(views), strict=True):
         order = np.lexsort((ranks, -view.rows.column("priority")))
-        convoy = 1 if state.one_at_a_time else state.cap(group)
-        head = order[np.arange(len(order)) // convoy * convoy]
-        left = view.rows.column("left")[order]
-        denoise = left * view.each
+        head = order[_heads(view.rows.column("entries")[order], view.full)]
+        denoise = view.left[order] * view.each
         once = state.costs.encode(group.shape) + view.finish
         places.append(first + order)
         heads.append(np.stack([-view.rows.column("priority")[head], ranks[head]]))
         work.append(denoise + once)
         # Each row takes at least a tick for each evaluation that it has left.
-        own.append(left * view.tick - np.cumsum(denoise))
+        own.append(view.rows.column("left")[order] * view.tick - np.cumsum(denoise))
         first += len(order)
 
     priority, rank = np.concatenate(heads, axis=1)
@@ -63,6 +62,13 @@ def _seconds(state: State, groups: Sequence[Group], now: float) -> Numbers:
         np.cumsum(np.concatenate(work)[order]) + np.maximum(np.concatenate(own), 0)[order]
     )
     return seconds
+
+
+def _heads(entries: Numbers, full: float) -> NDArray[np.intp]:
+    """For each of some rows in order the place of the first one of its convoy."""
+    convoys = (np.cumsum(entries) - entries) // full
+    starts = np.flatnonzero(np.diff(convoys, prepend=-1.0))
+    return starts[np.searchsorted(starts, np.arange(len(entries)), side="right") - 1]
 
 
 def _places(groups: Sequence[Group], rows: Collection[RowId]) -> list[int]:

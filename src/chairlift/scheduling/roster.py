@@ -21,12 +21,14 @@ class Roster:
     The order of the columns means nothing: ties are broken by ``number``, in which rows came.
     """
 
-    COLUMNS = ("number", "arrival", "left", "alone", "deadline", "priority", "caller")
+    COLUMNS = ("number", "arrival", "left", "entries", "alone", "deadline", "priority", "caller")
 
     def __init__(self) -> None:
         self._rows: list[Progress] = []
         self._places: dict[RowId, int] = {}
         self._table = np.zeros((len(self.COLUMNS), _FIRST_SIZE))
+        self.entries = 0
+        """Of all rows together."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -52,6 +54,7 @@ class Roster:
         self._table[:, place] = values
         self._rows.append(row)
         self._places[row.work.id] = place
+        self.entries += row.entries
 
     def place(self, id: RowId) -> int:
         """Where a row is in the columns."""
@@ -67,6 +70,8 @@ class Roster:
     def remove(self, id: RowId) -> Progress:
         place = self._places.pop(id)
         row, last = self._rows[place], self._rows.pop()
+        # Its own are those of its next leg, if it has begun that.
+        self.entries -= int(self._table[_INDEX["entries"], place])
         if row is not last:
             self._rows[place] = last
             self._places[last.work.id] = place

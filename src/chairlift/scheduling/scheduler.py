@@ -16,16 +16,16 @@ from collections.abc import Collection, Iterable
 from chairlift.errors import ConfigurationError
 from chairlift.request import RowId
 from chairlift.scheduling.batching import MODES, BatchingMode, continuous
-from chairlift.scheduling.costs import Costs
+from chairlift.scheduling.costs import Costs, Shape
 from chairlift.scheduling.names import DEFAULT_POLICY, check_policy
 from chairlift.scheduling.plan import Plan, Snapshot, TickResult
 from chairlift.scheduling.policies import POLICIES, Policy
 from chairlift.scheduling.prediction import predict
-from chairlift.scheduling.state import State
+from chairlift.scheduling.state import Group, State
 from chairlift.scheduling.work import Progress, RowWork
 
 MAX_BATCH_SIZE = 32
-"""Where the knee decides, it is looked for up to this many rows."""
+"""Where the knee decides, there are at most this many rows in a forward."""
 ABOARD = 2
 """So many times the rows of a forward may have a slot."""
 
@@ -37,8 +37,8 @@ class Scheduler:
         batching: ``continuous``, ``dynamic`` or ``off``.
         policy: In which order ``continuous`` serves; one of
             :data:`~chairlift.scheduling.policies.POLICIES`.
-        max_batch_size: The most rows in one forward; None is the knee of their shape, as far as
-            it is known.
+        max_batch_size: The most rows in one forward; None is as many as fill it to the knee of
+            their shape, as far as it is known.
         max_aboard: The most rows that may have a slot in one group; None is :data:`ABOARD` times
             ``max_batch_size``.
         batch_delay: Seconds that the head of the queue waits for company (``dynamic`` only).
@@ -148,10 +148,11 @@ class Scheduler:
         state.tick += 1
         group.last_turn = state.tick
         state.make_room(group, result.out_of_memory)
-        each = result.seconds / len(plan.running)
-        for id in plan.running:
-            row = group.rows[id]
-            state.callers.serve(row.work.caller, each)
+        rows = [group.rows[id] for id in plan.running]
+        entries = sum([row.entries for row in rows])
+        each = result.seconds / entries
+        for id, row in zip(plan.running, rows, strict=True):
+            state.callers.serve(row.work.caller, each * row.entries)
             row.advance()
             if id in result.failed or id in plan.finishing:
                 state.remove(group, id)
@@ -161,7 +162,17 @@ class Scheduler:
             else:
                 group.rows.set(id, "left", row.remaining)
         if not result.failed and not result.out_of_memory:
-            group.curve.observe(len(plan.running), result.seconds - result.encode_seconds)
+            self._learn(group, result, entries)
+
+    def _learn(self, group: Group, result: TickResult, entries: int) -> None:
+        """What a tick cost."""
+        group.curve.observe(result.entries or entries, result.seconds - result.encode_seconds)
+        if joining := len(result.plan.joining):
+            self.costs.observe_encode(group.shape, result.encode_seconds / joining)
+
+    def decoded(self, shape: Shape, seconds: float) -> None:
+        """A row was decoded, in so many seconds; what decoding costs is learned from it."""
+        self.costs.observe_decode(shape, seconds)
 
     def predict(self, now: float, rows: Collection[RowId] | None = None) -> dict[str, float]:
         """In how many seconds the requests of these rows, which must be here, will be done; those
@@ -181,9 +192,9 @@ class Scheduler:
         """Predicted seconds of work that is accepted and not done."""
         total = 0.0
         for group in self._state.groups.values():
-            rows = self._state.together(group)
-            each = group.curve.seconds(rows) / rows
-            total += float(group.rows.column("left").sum()) * each
+            entries = min(self._state.filled(group), group.rows.entries)
+            left = float(group.rows.column("left") @ group.rows.column("entries"))
+            total += left * group.curve.seconds(entries) / entries
             total += len(group) * self.costs.decode(group.shape)
             total += (len(group) - len(group.aboard)) * self.costs.encode(group.shape)
         return total

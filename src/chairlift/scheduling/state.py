@@ -13,6 +13,7 @@ from chairlift.scheduling.policies import SOFT_DEADLINE, Policy, View
 from chairlift.scheduling.roster import Roster
 from chairlift.scheduling.work import Progress
 
+MAX_ENTRIES_PER_ROW = 2
 TICKS_PER_ROW = 128
 """After running out of memory, a group is allowed one row more in so many ticks."""
 
@@ -46,7 +47,7 @@ class State:
     one_at_a_time: bool
     """Whether requests don't share forwards."""
     fill_to_knee: bool
-    """Whether a forward takes no more rows than the knee of its shape."""
+    """Whether a forward takes no more entries than the knee of its shape."""
     max_aboard: int
     """The most rows that may have a slot in one group, running or paused."""
     memory: float
@@ -64,14 +65,16 @@ class State:
     callers: Callers = field(default_factory=Callers)
     """Who is here, and what each has had."""
 
-    def cap(self, group: Group) -> int:
-        """The most rows of ``group`` in one forward."""
-        most = self.most(group)
-        return group.curve.knee(most) if self.fill_to_knee else most
-
     def most(self, group: Group) -> int:
-        """The same, whether they are worth it or not."""
+        """The most rows of ``group`` in one forward."""
+        if not self.room:
+            return self.max_batch_size
         return min(self.max_batch_size, int(self.room.get(group.key, self.max_batch_size)))
+
+    def full(self, group: Group) -> int:
+        """The most entries of ``group`` in one forward; a single row may take more."""
+        most = MAX_ENTRIES_PER_ROW * self.most(group)
+        return group.curve.knee(most) if self.fill_to_knee else most
 
     def make_room(self, group: Group, out_of_memory: int) -> None:
         """Half as many rows after a forward of so many has run out of memory; then slowly more
@@ -84,11 +87,15 @@ class State:
             if self.room[group.key] >= self.max_batch_size:
                 del self.room[group.key]
 
-    def together(self, group: Group) -> int:
-        """How many rows of ``group`` a tick is predicted to have; a request's own images, which
-        share forwards even one request at a time, aren't thought of.
+    def filled(self, group: Group) -> float:
+        """Entries of a full forward of ``group``, if its rows all took as many as they do on
+        average; a request's own images, which share forwards even one request at a time, aren't
+        thought of.
         """
-        return 1 if self.one_at_a_time else min(self.cap(group), len(group.rows))
+        each = group.rows.entries / len(group.rows)
+        if self.one_at_a_time:
+            return each
+        return max(each, min(self.full(group), self.most(group) * each))
 
     def aboard(self) -> Iterator[Progress]:
         """Every row that has a slot."""
@@ -97,15 +104,16 @@ class State:
 
     def view(self, group: Group, now: float) -> View:
         """What the policy is told of ``group``."""
-        cap = 1 if self.one_at_a_time else self.cap(group)
-        rows = self.together(group)
-        each, tick = group.curve.seconds(cap) / cap, group.curve.seconds(rows)
+        full = self.filled(group)
+        entries = min(full, group.rows.entries)
+        each, tick = group.curve.seconds(full) / full, group.curve.seconds(entries)
         return View(
             rows=group.rows,
             now=now,
+            full=full,
             each=each,
             tick=tick,
-            waste=max(0.0, tick / rows - each),
+            waste=max(0.0, tick / entries - each),
             finish=self.costs.decode(group.shape),
             served=self.callers.served,
         )
@@ -118,7 +126,7 @@ class State:
             curve = self.costs.step(work.shape)
             group = Group(row.key, work.shape, curve, last_turn=self.tick)
             self.groups[row.key] = group
-        alone = self.costs.alone(work.shape, work.evaluations)
+        alone = work.alone(self.costs)
         deadline = work.arrival + SOFT_DEADLINE * alone if work.deadline is None else work.deadline
         if not row.number:
             self.arrivals += 1
@@ -127,6 +135,7 @@ class State:
             "number": row.number,
             "arrival": work.arrival,
             "left": row.remaining,
+            "entries": row.entries,
             "alone": alone,
             "deadline": deadline,
             "priority": work.priority,

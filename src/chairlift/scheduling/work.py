@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chairlift.request import RowId
 from chairlift.scheduling.batch_key import BatchKey
-from chairlift.scheduling.costs import Shape
+from chairlift.scheduling.costs import Costs, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,9 @@ class Leg:
     key: BatchKey
     evaluations: int
     """At least 1."""
+    entries: int = 1
+    """Places in a forward that an evaluation takes: 2 with classifier-free guidance, and also where
+    only some of them have it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +51,12 @@ class RowWork:
         """Denoiser evaluations until the row is done."""
         return sum(leg.evaluations for leg in self.legs)
 
+    def alone(self, costs: Costs) -> float:
+        """Seconds that it takes with the machine to itself."""
+        curve = costs.step(self.shape)
+        steps = sum(leg.evaluations * curve.seconds(leg.entries) for leg in self.legs)
+        return costs.encode(self.shape) + steps + costs.decode(self.shape)
+
 
 @dataclass(slots=True)
 class Progress:
@@ -75,6 +84,11 @@ class Progress:
     def key(self) -> BatchKey:
         """Of the group that it is in."""
         return self.work.legs[self.leg].key
+
+    @property
+    def entries(self) -> int:
+        """Places that it takes in the group's forward."""
+        return self.work.legs[self.leg].entries
 
     def advance(self) -> None:
         """Count an evaluation; past the end of a leg that isn't the last, the next one begins."""

@@ -72,6 +72,7 @@ class PeerScheduler:
         total = 0.0
         for shape, steps in left.items():
             rows = min(len(steps), self._max_batch_size)
-            total += sum(steps) * self._costs.step(shape).seconds(rows) / rows
+            seconds = self._costs.step(shape).seconds(rows * self._costs.row_entries)
+            total += sum(steps) * seconds / rows
             total += len(steps) * self._costs.decode(shape)
         return total

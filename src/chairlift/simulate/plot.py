@@ -9,39 +9,55 @@ from pathlib import Path
 from typing import Any
 
 from chairlift.errors import ConfigurationError
-from chairlift.simulate.report import GOOD, HOUR, Report
+from chairlift.scheduling.names import DEFAULT_POLICY
+from chairlift.simulate.names import COMPARISON_NAMES
+from chairlift.simulate.report import FACTORS, HOUR, Report
 from chairlift.simulate.simulation import Sample
+
+LATENCIES = (("mean latency, s", "mean_s"), ("median, s", "p50_s"), ("p99, s", "p99_s"))
 
 
 def plot(reports: Sequence[Report], path: Path) -> None:
-    """Write a PNG file.
+    """Write a PNG file: latencies above, attainment below.
 
     Args:
-        reports: Of several policies and loads; those without a load aren't in the picture.
+        reports: Of several policies and loads, at least one of them; those without a load
+            aren't in the picture.
         path: Where to.
 
     Raises:
         ConfigurationError: matplotlib isn't installed.
     """
-    figure = _create_figure()
-    latency, attainment = figure.subplots(1, 2)
+    figure = _create_figure(height=7.5)
+    above, below = figure.subplots(2, len(FACTORS), sharex=True)
     policies = dict.fromkeys(report.policy for report in reports)
     for number, policy in enumerate(policies):
         of_policy = (report for report in reports if report.policy == policy)
         own = sorted((report.load, report) for report in of_policy if report.load is not None)
-        loads, color = [load for load, _ in own], f"C{number}"
-        p50, p99 = [one.p50_s for _, one in own], [one.p99_s for _, one in own]
-        within = [one.attainment[GOOD] for _, one in own]
-        latency.plot(loads, p99, marker="o", color=color, label=policy)
-        latency.plot(loads, p50, marker=".", color=color, linestyle="dotted")
-        attainment.plot(loads, within, marker="o", color=color, label=policy)
-    latency.set(ylabel="latency, s: p99 (lines), p50 (dots)", yscale="log")
-    attainment.set(ylabel=f"share within {GOOD:g} x the time alone", ylim=(0, 1.02))
-    for axes in (latency, attainment):
+        loads, style = [load for load, _ in own], _style(policy, number)
+        for axes, (_, name) in zip(above, LATENCIES, strict=True):
+            axes.plot(loads, [getattr(one, name) for _, one in own], label=policy, **style)
+        for axes, factor in zip(below, FACTORS, strict=True):
+            axes.plot(loads, [one.attainment[factor] for _, one in own], **style)
+    for axes, (title, _) in zip(above, LATENCIES, strict=True):
+        axes.set(title=title, yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    for axes, factor in zip(below, FACTORS, strict=True):
+        axes.set(title=f"share within {factor:g} x the time alone", ylim=(0, 1.02))
         axes.set_xlabel("load, share of the capacity at the knee")
+    for axes in (*above, *below):
         axes.grid(alpha=0.3)
-    attainment.legend()
-    figure.savefig(path, dpi=120)
+    figure.legend(*above[0].get_legend_handles_labels(), loc="outside right upper")
+    figure.savefig(path, dpi=100)
+
+
+def _style(policy: str, number: int) -> dict[str, Any]:
+    """The default stands out, and what isn't Chairlift's is grey."""
+    if policy in COMPARISON_NAMES:
+        dashes = ("dotted", "dashed", "dashdot")[COMPARISON_NAMES.index(policy)]
+        return {"color": "0.45", "linestyle": dashes, "marker": "x"}
+    wide = policy == DEFAULT_POLICY
+    return {"color": f"C{number}", "marker": "o", "markersize": 4, "linewidth": 3 if wide else 1.5}
 
 
 def plot_fleet(samples: Sequence[Sample], path: Path) -> None:
@@ -54,7 +70,7 @@ def plot_fleet(samples: Sequence[Sample], path: Path) -> None:
     Raises:
         ConfigurationError: matplotlib isn't installed.
     """
-    figure = _create_figure()
+    figure = _create_figure(height=4.5)
     replicas, backlog = figure.subplots(2, 1, sharex=True)
     hours = [(sample.now - samples[0].now) / HOUR for sample in samples]
     replicas.plot(hours, [sample.target for sample in samples], label="should be", color="C1")
@@ -69,9 +85,9 @@ def plot_fleet(samples: Sequence[Sample], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _create_figure() -> Any:
+def _create_figure(height: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigurationError("plots need matplotlib: pip install 'chairlift[plots]'") from None
-    return Figure(figsize=(12, 4.5), layout="constrained")
+    return Figure(figsize=(12, height), layout="constrained")

@@ -11,7 +11,7 @@ The rules of its clock, which are those of :mod:`chairlift.engine.loop`:
 * A job has started when the tick begins in which its first row joins, and is finished when its
   last row is.
 * A replica without a tick turns when a job arrives, or when its plan says.
-* Where it is told to, it makes a whole stretch of ticks in one turn
+* Where the scheduler would plan the same again, it makes a whole stretch of ticks in one turn
   (:mod:`chairlift.simulate.stretches`); a job that arrives ends the stretch after the tick that is
   under way.
 
@@ -49,7 +49,7 @@ class Schedules(Protocol):
 class Stretches(Schedules, Protocol):
     """What it needs of one that is told of several ticks at once."""
 
-    def stretch(self, plan: Plan) -> Stretch: ...
+    def stretch(self, plan: Plan, hold: bool) -> Stretch: ...
     def skip(self, plan: Plan, ticks: int, seconds: float) -> None: ...
 
 
@@ -119,7 +119,8 @@ class _Running:
 
     def shorten(self, now: float) -> None:
         """End with the tick that is under way."""
-        ticks = max(1, math.ceil((now - self.start - self.encode) / self.step))
+        passed = now - self.start - self.encode
+        ticks = max(1, math.ceil(passed / self.step)) if self.step else 1
         if ticks < self.ticks:
             self.ticks, self.finishing = ticks, frozenset()
 
@@ -140,7 +141,8 @@ class Replica:
         number: Its own.
         scheduler: Chooses the rows of every tick.
         truth: What ticks really take.
-        stretches: The scheduler again, where it is told of several ticks at once.
+        stretches: The scheduler again, if it can be told of several ticks at once.
+        hold: Plans as long as possible, although the scheduler might change them.
     """
 
     def __init__(
@@ -149,12 +151,14 @@ class Replica:
         scheduler: Schedules,
         truth: Truth,
         stretches: Stretches | None = None,
+        hold: bool = False,
     ) -> None:
         self.number = number
         self.next_turn: float | None = None
         """When it turns next, unless something arrives before; None while it has nothing to do."""
         self._scheduler = scheduler
         self._stretches = stretches
+        self._hold = hold
         self._truth = truth
         self._open: dict[str, _Open] = {}
         self._running: _Running | None = None
@@ -185,7 +189,7 @@ class Replica:
         """A job arrives; :attr:`next_turn` may come to be earlier."""
         id, job, self._last = str(entry.number), entry.job, now
         self._open[id] = _Open(entry, job.n)
-        self._scheduler.submit(create_rows(job, id, entry.shape))
+        self._scheduler.submit(create_rows(job, id, entry.shape, self._truth.row_entries))
         if self._running is None:
             self.next_turn = now
         elif self._running.ticks > 1:
@@ -203,7 +207,9 @@ class Replica:
             entry = self._open[row.request_id]
             entry.start = now if entry.start is None else entry.start
         truth, shape = self._truth, self._open[plan.running[0].request_id].entry.shape
-        stretch = self._stretches.stretch(plan) if self._stretches else Stretch(1, plan.finishing)
+        stretch = Stretch(1, plan.finishing)
+        if self._stretches:
+            stretch = self._stretches.stretch(plan, self._hold)
         self._running = _Running(
             plan=plan,
             start=now,
@@ -252,15 +258,22 @@ class Replica:
         yield entry.entry, Outcome(job, entry.start, now, seconds, self.number)
 
 
-def create_rows(job: Job, id: str, shape: Shape | None = None) -> list[RowWork]:
-    """A job's rows, as the scheduler sees them; ``shape`` is the job's, where it is known."""
+def create_rows(job: Job, id: str, shape: Shape | None = None, entries: int = 1) -> list[RowWork]:
+    """A job's rows, as the scheduler sees them.
+
+    Args:
+        job: What was asked for.
+        id: Its name.
+        shape: That of the job, where it is known.
+        entries: Places that a row takes in a forward.
+    """
     shape = job.shape if shape is None else shape
     key = _key(shape)
     deadline = None if job.deadline_s is None else job.arrival_s + job.deadline_s
     return [
         RowWork(
             id=RowId(id, image),
-            legs=(Leg(key, job.steps),),
+            legs=(Leg(key, job.steps, entries),),
             shape=shape,
             settings=(shape, job.steps),
             arrival=job.arrival_s,

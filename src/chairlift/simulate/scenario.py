@@ -41,7 +41,7 @@ class Scenario:
     notice_s: float = 120.0
     """Seconds from the notice to the end. What is aboard then is played again elsewhere."""
     stretches: bool = False
-    """Whether ticks are simulated by the stretch, not one by one; see
+    """Whether plans are held although the scheduler might change them; see
     :mod:`chairlift.simulate.stretches`."""
 
     def __post_init__(self) -> None:

@@ -101,11 +101,10 @@ def simulate_fleet(
 
     def create(number: int) -> Replica:
         scheduler = create_scheduler()
-        if not scenario.stretches:
-            return Replica(number, scheduler, truth)
-        if not isinstance(scheduler, StretchScheduler):
+        stretches = scheduler if isinstance(scheduler, StretchScheduler) else None
+        if scenario.stretches and stretches is None:
             raise ConfigurationError("only Chairlift's own schedulers are simulated by the stretch")
-        return Replica(number, scheduler, truth, scheduler)
+        return Replica(number, scheduler, truth, stretches, hold=scenario.stretches)
 
     source: Source = OpenLoop(jobs) if isinstance(jobs, Iterable) else jobs
     return _Run(source, scenario, create, router, seed).run()

@@ -15,6 +15,8 @@ class Truth:
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
+        self.row_entries = costs.row_entries
+        """Entries of every row."""
         self._steps: dict[tuple[Shape, int], float] = {}
         self._encodes: dict[Shape, float] = {}
         self._decodes: dict[Shape, float] = {}
@@ -23,7 +25,7 @@ class Truth:
     def step(self, shape: Shape, rows: int) -> float:
         """Of a step of so many rows together."""
         if (shape, rows) not in self._steps:
-            self._steps[shape, rows] = self._costs.step(shape).seconds(rows)
+            self._steps[shape, rows] = self._costs.step(shape).seconds(rows * self.row_entries)
         return self._steps[shape, rows]
 
     def encode(self, shape: Shape) -> float:

@@ -80,11 +80,10 @@ def capacity(costs: Costs, mix: Mix) -> float:
     """
     seconds = 0.0
     for kind in mix:
-        shape = Shape(kind.side, kind.side)
-        curve = costs.step(shape)
-        knee = curve.knee(MAX_BATCH_SIZE)
+        curve = costs.step(Shape(kind.side, kind.side))
+        full = max(curve.knee(MAX_BATCH_SIZE * costs.row_entries), costs.row_entries)
         steps = (kind.least_steps + kind.most_steps) / 2
-        seconds += kind.weight * steps * curve.seconds(knee) / knee
+        seconds += kind.weight * steps * costs.row_entries * curve.seconds(full) / full
     return 1 / (seconds / sum(kind.weight for kind in mix))
 
 
@@ -92,11 +91,12 @@ def alone(costs: Costs, job: Job) -> float:
     """Seconds of a job that has a replica to itself: its rows are encoded one by one, share
     forwards of whatever number makes that the shortest, and are decoded one by one.
     """
-    curve = costs.step(job.shape)
+    curve, entries = costs.step(job.shape), costs.row_entries
 
     def step(rows: int) -> float:
         full, rest = divmod(job.n, rows)
-        return full * curve.seconds(rows) + (curve.seconds(rest) if rest else 0.0)
+        seconds = full * curve.seconds(rows * entries)
+        return seconds + (curve.seconds(rest * entries) if rest else 0.0)
 
     each = costs.encode(job.shape) + costs.decode(job.shape)
     return job.n * each + job.steps * min(step(rows) for rows in range(1, job.n + 1))
