@@ -8,8 +8,9 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from chairlift.server.access import Access
 from tests.page.conftest import Visit
-from tests.page.use import cards, generate, wait_until_live
+from tests.page.use import LONG, cards, generate, lanes, wait_until_live
 from tests.running import EngineThread
 
 KEY = "schlüssel-🔑"
@@ -61,6 +62,35 @@ def test_without_a_key_the_dialog_stays(locked: httpx.Client, visit: Visit) -> N
     expect(dialog).to_be_visible()
     give(page, "")
     expect(page.get_by_text("Type the key.")).to_be_visible()
+
+
+@pytest.fixture
+def shared(engine: EngineThread) -> Iterator[httpx.Client]:
+    with engine.serve(access=Access(keys=("mine", "theirs"))) as http:
+        yield http
+
+
+def test_only_requests_of_ones_own_key_have_a_cross(shared: httpx.Client, visit: Visit) -> None:
+    page = visit(shared)
+    give(page, "mine")
+    wait_until_live(page)
+    theirs = {"Authorization": "Bearer theirs"}
+    mine = {"Authorization": "Bearer mine"}
+    ids = [
+        shared.post("/v1/jobs", json=LONG, headers=headers).json()["id"]
+        for headers in (mine, theirs)
+    ]
+    # Either of them rides or waits.
+    places = [page.locator(".lane, .ticket").filter(has_text=id[4:10]) for id in ids]
+    for place, crosses in zip(places, (1, 0), strict=True):
+        expect(place).to_have_count(1)
+        expect(place.get_by_role("button")).to_have_count(crosses)
+    page.get_by_role("button", name="Cancel").click()
+    expect(lanes(page, ids[0][4:10])).to_have_count(0)
+    expect(places[1]).to_have_count(1)
+    answer = shared.post(f"/v1/jobs/{ids[1]}/cancel", headers=theirs)
+    assert answer.status_code == 200
+    expect(lanes(page)).to_have_count(0)
 
 
 def test_nothing_is_asked_where_no_key_is_set(http: httpx.Client, visit: Visit) -> None:

@@ -28,7 +28,9 @@ def submit(http: httpx.Client, **fields: object) -> str:
     return id
 
 
-def show(page: Page, *, running: int, ticks: list[object], queue: list[object]) -> None:
+def show(
+    page: Page, *, running: int, ticks: list[object], queue: list[object], own: object = None
+) -> None:
     """Let the lift report this, and then nothing more."""
     report = {
         "ticks": ticks,
@@ -36,6 +38,7 @@ def show(page: Page, *, running: int, ticks: list[object], queue: list[object]) 
         "waiting": len(queue),
         "backlog_seconds": 1.5,
         "queue": queue,
+        "own": own,
     }
     told = []
 
@@ -89,6 +92,54 @@ def test_who_waits_is_at_the_station_with_the_predicted_time(
     with page.expect_request("**/v1/requests/*/cancel") as sent:
         ticket.get_by_role("button", name="Cancel job ababab").click()
     assert sent.value.url.endswith(f"/v1/requests/job_{'ab' * 16}/cancel")
+
+
+def test_who_is_done_soonest_is_first_in_the_queue(http: httpx.Client, visit: Visit) -> None:
+    page = visit(http)
+    times = [90.0, None, *(float(number) for number in range(60, 88))]
+    queue = [
+        {"id": f"req_{number:06x}{'0' * 26}", "images": 1, "width": 64, "height": 64, "eta_s": eta}
+        for number, eta in enumerate(times)
+    ]
+    show(page, running=0, ticks=[], queue=list(queue))
+    tickets = page.locator(".ticket")
+    expect(tickets).to_have_count(24)
+    expect(tickets.first).to_contain_text("done in about 1 min")
+    expect(tickets.nth(1)).to_contain_text("done in about 1 min 1 s")
+    expect(page.locator("#queue-more")).to_have_text("and 6 more pictures")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_only_what_one_may_cancel_has_a_cross(http: httpx.Client, visit: Visit) -> None:
+    page = visit(http)
+    mine, other = (f"req_{digit * 32}" for digit in "ab")
+    riders = [[[id, 0], 4, 20] for id in (mine, other)]
+    ticks = [{"seconds": 0.1, "width": 64, "height": 64, "riders": riders}]
+    size = {"images": 2, "width": 64, "height": 64, "eta_s": 9.0}
+    queue = [{"id": f"req_{digit * 32}"} | size for digit in "cd"]
+    own = [mine, f"req_{'c' * 32}"]
+    show(page, running=2, ticks=list(ticks), queue=list(queue), own=own)
+    expect(lanes(page)).to_have_count(2)
+    expect(page.locator(".ticket")).to_have_count(2)
+    crosses = page.locator("#scene, #queue").get_by_role("button", name="Cancel")
+    expect(crosses).to_have_count(2)
+    names = ["Cancel request cccccc, all 2 pictures", "Cancel request aaaaaa"]
+    expect(crosses).to_have_text(names)
+
+
+def test_who_boards_leaves_the_station_and_nothing_moves(http: httpx.Client, visit: Visit) -> None:
+    page = visit(http)
+    wait_until_live(page)
+    top = "document.querySelector('#scene').getBoundingClientRect().top"
+    before = page.evaluate(top)
+    expect(page.get_by_text("Nobody waits.")).to_be_visible()
+    ids = [submit(http, num_inference_steps=60, n=10) for _ in range(4)]
+    expect(page.locator(".ticket").first).to_be_visible()
+    assert page.evaluate(top) == before
+    for id in ids:
+        http.post(f"/v1/requests/{id}/cancel")
+    expect(page.locator(".ticket")).to_have_count(0)
+    expect(page.get_by_text("Nobody waits.")).to_be_visible()
 
 
 def test_chairs_go_as_far_as_their_rows(http: httpx.Client, visit: Visit) -> None:

@@ -50,6 +50,7 @@ def report(
         "waiting": len(queue),
         "backlog_seconds": 1.0,
         "queue": [{"id": id, "images": 1, "width": 64, "height": 64, "eta_s": 1.0} for id in queue],
+        "own": None,
     }
 
 

@@ -101,6 +101,18 @@ def test_everything_is_done_by_keyboard(http: httpx.Client, visit: Visit) -> Non
     assert {"Generate", "Use these settings", "Download", "Mine"} <= seen
 
 
+def test_the_focus_stays_near_what_was_cancelled(http: httpx.Client, visit: Visit) -> None:
+    page = visit(http)
+    for place, near in ((lanes(page), "#scene"), (cards(page), "#gallery-title")):
+        generate(page, **LONG, n=2)
+        cancel = place.first.get_by_role("button", name="Cancel")
+        expect(cancel).to_be_visible()
+        cancel.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(near)).to_be_focused()
+        expect(lanes(page)).to_have_count(0)
+
+
 def test_every_control_has_a_name(http: httpx.Client, visit: Visit) -> None:
     page = visit(http)
     generate(page, prompt="a boat")

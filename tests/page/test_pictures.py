@@ -109,6 +109,17 @@ def test_a_cancelled_picture_leaves_the_page_and_the_lift(http: httpx.Client, vi
     assert [job["status"] for job in jobs(http)] == ["cancelled"]
 
 
+def test_what_is_on_its_way_comes_before_newer_pictures(http: httpx.Client, visit: Visit) -> None:
+    page = visit(http)
+    generate(page, **LONG)
+    expect(cards(page, "running")).to_have_count(1)
+    http.post("/v1/jobs", json={"prompt": "newer", "num_inference_steps": 1})
+    expect(cards(page, "succeeded")).to_have_count(1)
+    expect(cards(page).first).to_contain_text("a long ride")
+    cards(page).first.get_by_role("button", name="Cancel").click()
+    expect(cards(page)).to_have_count(1)
+
+
 def test_the_gallery_has_pages_of_everybodys_pictures_and_of_ones_own(
     http: httpx.Client, visit: Visit
 ) -> None:

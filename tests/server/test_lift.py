@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from chairlift.engine.messages import Activity, Tick
+from chairlift.engine.messages import Activity, Rider, Tick
+from chairlift.engine.ride import Ride
+from chairlift.request import RowId
 from chairlift.server import lift
 from chairlift.server.events import Outbox
 from chairlift.server.lift import Lift
+from tests.builders import a_request
 
 
 def an_activity(*seconds: float, running: int = 0) -> Activity:
     """A report of ticks that took so long."""
     ticks = [Tick(seconds=each, width=64, height=64, riders=[]) for each in seconds]
     return Activity(ticks=ticks, running=running, waiting=0, backlog_seconds=0.0)
+
+
+async def a_ride(id: str, owner: str) -> Ride:
+    """One that waits."""
+    loop = asyncio.get_running_loop()
+    request = dataclasses.replace(a_request(id), owner=owner)
+    return Ride(request, loop.create_future(), loop.time())
 
 
 class Stage:
@@ -63,6 +74,34 @@ def test_reports_that_come_fast_are_told_together(monkeypatch: pytest.MonkeyPatc
         assert first[0] is second[0]  # written once
         stage.report(an_activity(5))
         assert (await next_of(one))[1] == [5]
+
+    asyncio.run(look())
+
+
+def test_a_reader_with_a_key_is_told_which_requests_are_its_own() -> None:
+    async def look() -> None:
+        stage = Stage()
+        cabin = Lift(stage)
+        owners = {"anybody": "", "one": "one", "other": "other"}
+        stage.rides = {name: await a_ride(name, owner) for name, owner in owners.items()}
+        riders = [Rider(RowId(name, 0), 0, 10) for name in ("anybody", "one", "gone")]
+        tick = Tick(seconds=0.1, width=64, height=64, riders=riders)
+        readers = {owner: Outbox() for owner in ("", "one", "other", "stranger")}
+        for owner, reader in readers.items():
+            cabin.join(reader, owner)
+        stage.report(Activity(ticks=[tick], running=3, waiting=0, backlog_seconds=0.0))
+        stage.is_closed = True
+        stage.report(stage.activity)
+        own = {}
+        for owner, reader in readers.items():
+            first, told, *_ = [json.loads(event[6:]) async for event in reader]
+            own[owner] = [first["own"], told["own"]]
+        assert own == {
+            "": [None, None],
+            "one": [["one"], ["one"]],
+            "other": [["other"], ["other"]],
+            "stranger": [[], []],
+        }
 
     asyncio.run(look())
 

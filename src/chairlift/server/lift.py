@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from itertools import islice
 
+import msgspec
+
 from chairlift.engine.messages import Activity, Tick
 from chairlift.server.engine import Engine
 from chairlift.server.events import Outbox, format_event
@@ -20,7 +22,8 @@ SECONDS_PER_READER = 0.001
 
 
 class Lift:
-    """Tells its readers what the engine does. A report is written once, for all of them.
+    """Tells its readers what the engine does. A report is written once for all who may end the same
+    requests: without keys that is everybody.
 
     Args:
         client: The engine.
@@ -28,20 +31,25 @@ class Lift:
 
     def __init__(self, client: Engine) -> None:
         self._client = client
-        self._readers: set[Outbox] = set()
+        self._readers: dict[Outbox, str] = {}
+        """With their owners."""
         self._ticks: list[Tick] = []
         self._told = 0.0
         self._stop: Callable[[], None] = lambda: None
         self._telling: asyncio.TimerHandle | None = None
 
-    def join(self, reader: Outbox) -> Callable[[], None]:
+    def join(self, reader: Outbox, owner: str = "") -> Callable[[], None]:
         """Tell a reader how things stand, and all that happens from now on, until the engine is
         closed; returns what ends that. A reader who is slow misses some.
+
+        Args:
+            reader: Where it is told.
+            owner: Whose requests the reader may end; empty for everybody's.
         """
         if not self._readers:
             self._stop = self._client.listen(self._listen)
-        self._readers.add(reader)
-        reader.put(self._report([]), missable=True)
+        self._readers[reader] = owner
+        reader.put(self._written(self._report([]), owner), missable=True)
         if self._client.is_closed:
             reader.close()
         return lambda: self._leave(reader)
@@ -60,13 +68,14 @@ class Lift:
     def _tell(self) -> None:
         self._end_timer()
         self._told = asyncio.get_running_loop().time()
-        event = self._report(self._ticks)
+        report = self._report(self._ticks)
         self._ticks = []
-        for reader in self._readers:
-            reader.put(event, missable=True)
+        events = {owner: self._written(report, owner) for owner in set(self._readers.values())}
+        for reader, owner in self._readers.items():
+            reader.put(events[owner], missable=True)
 
     def _leave(self, reader: Outbox) -> None:
-        self._readers.discard(reader)
+        self._readers.pop(reader, None)
         if not self._readers:
             self._stop()
             self._end_timer()
@@ -77,7 +86,7 @@ class Lift:
             self._telling.cancel()
             self._telling = None
 
-    def _report(self, ticks: list[Tick]) -> bytes:
+    def _report(self, ticks: list[Tick]) -> LiftReport:
         client = self._client
         now = asyncio.get_running_loop().time()
         waiting = (ride for ride in client.rides.values() if not ride.boarded.is_set())
@@ -91,12 +100,21 @@ class Lift:
             )
             for ride in islice(waiting, SHOWN_IN_QUEUE)
         ]
-        return format_event(
-            LiftReport(
-                ticks=ticks,
-                running=client.activity.running,
-                waiting=client.activity.waiting,
-                backlog_seconds=client.activity.backlog_seconds,
-                queue=queue,
-            )
+        return LiftReport(
+            ticks=ticks,
+            running=client.activity.running,
+            waiting=client.activity.waiting,
+            backlog_seconds=client.activity.backlog_seconds,
+            queue=queue,
+            own=None,
         )
+
+    def _written(self, report: LiftReport, owner: str) -> bytes:
+        """The report as this owner's event."""
+        if not owner:
+            return format_event(report)
+        named = {rider.row.request_id for tick in report.ticks for rider in tick.riders}
+        named |= {queued.id for queued in report.queue}
+        rides = self._client.rides
+        own = [id for id in named if id in rides and rides[id].request.owner == owner]
+        return format_event(msgspec.structs.replace(report, own=sorted(own)))

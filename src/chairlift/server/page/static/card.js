@@ -1,6 +1,6 @@
 // One picture in the gallery, from the moment that it is asked for.
 
-import { copyOf, seconds, shape } from "./dom.js";
+import { brief, copyOf, count, seconds, shape } from "./dom.js";
 import { isActive } from "./jobs.js";
 
 const MOST_NAME = 40;
@@ -40,7 +40,9 @@ function lineOf(job, index) {
   const { status, request, error, images } = job;
   if (isActive(job)) return progressOf(job, index);
   if (status === "failed") return error.message;
-  return `${shape(request.size)}, ${request.num_inference_steps} steps, seed ${images[index].seed}`;
+  const steps = count(request.num_inference_steps, "step");
+  const parts = [shape(request.size), steps, `seed ${images[index].seed}`];
+  return parts.map((part) => part.replaceAll(" ", "\u00a0")).join(", ");
 }
 
 /**
@@ -69,13 +71,16 @@ export class Card {
 
   show(job, preview) {
     this.job = job;
-    const { frame, picture, progress, prompt, line } = this.#parts;
+    const { frame, picture, progress, prompt, line, cancel } = this.#parts;
     const words = job.request.prompt || "(no words)";
     this.element.dataset.status = job.status;
     prompt.textContent = prompt.title = words;
     line.textContent = lineOf(job, this.index);
     frame.disabled = job.status !== "succeeded";
-    frame.setAttribute("aria-label", frame.disabled ? `${words}, not done yet` : `Open ${words}`);
+    const name = brief(words);
+    frame.setAttribute("aria-label", frame.disabled ? `${name}, not done yet` : `Open ${name}`);
+    const { n } = job.request;
+    cancel.textContent = n > 1 ? `Cancel all ${n}` : "Cancel";
     if (isActive(job)) progress.value = job.progress.steps[this.index] / job.progress.of;
     if (preview) picture.src = preview;
   }

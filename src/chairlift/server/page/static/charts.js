@@ -8,26 +8,53 @@ const WIDTH = 300;
 const HEIGHT = 64;
 /** Pictures a minute are counted over so many buckets. */
 const RATE_BUCKETS = 10;
+/** How many latencies are kept of a bucket, however fast the server is. */
+const MOST_DOTS = 50;
 
-/** Each reads its values from the buckets; `dots` has a list of them for each bucket. */
+/** Each reads its values from the buckets; `dots` has a list of them for each bucket. Null is what
+ * this page hasn't seen. */
 const KINDS = [
   { name: "Pictures a minute", read: perMinute, words: (value) => value.toFixed(0) },
-  { name: "Rows a tick", read: rowsPerTick, words: (value) => value.toFixed(1) },
-  { name: "Waiting rows", read: (buckets) => buckets.map((one) => one.waiting), words: String },
+  { name: "Rows a tick", read: rowsPerTick, words: decimal },
+  { name: "Waiting rows", read: waitingRows, words: String },
   { name: "Median latency", read: (buckets) => buckets.map((one) => one.latencies), words: seconds,
     dots: true, note: "From a row’s arrival to its last step, as this page has seen it" },
 ];
 
+function decimal(value) {
+  return value ? value.toFixed(1) : "0";
+}
+
 function perMinute(buckets) {
-  return buckets.map((_, index) => {
+  return buckets.map(({ isSeen }, index) => {
+    if (!isSeen) return null;
     const window = buckets.slice(Math.max(0, index + 1 - RATE_BUCKETS), index + 1);
-    const pictures = window.reduce((sum, { latencies }) => sum + latencies.length, 0);
+    const pictures = window.reduce((sum, one) => sum + one.pictures, 0);
     return (pictures * 60_000) / (RATE_BUCKETS * BUCKET_MS);
   });
 }
 
+/** Of two buckets, because the newest may have just begun. */
 function rowsPerTick(buckets) {
-  return buckets.map(({ ticks, rows }) => (ticks ? rows / ticks : 0));
+  return buckets.map(({ isSeen, ticks, rows }, index) => {
+    const before = buckets[index - 1] ?? { ticks: 0, rows: 0 };
+    return isSeen ? (rows + before.rows) / (ticks + before.ticks || 1) : null;
+  });
+}
+
+function waitingRows(buckets) {
+  return buckets.map(({ isSeen, waiting }) => (isSeen ? waiting : null));
+}
+
+/** Values beside each other, with their places, without the nulls between them. */
+function stretches(values) {
+  const found = [];
+  values.forEach((value, index) => {
+    if (value === null) return;
+    if (index === 0 || values[index - 1] === null) found.push([]);
+    found.at(-1).push([value, index]);
+  });
+  return found;
 }
 
 function median(values) {
@@ -57,31 +84,35 @@ class Chart {
     const { name, read, words, dots } = this.#kind;
     const { now, most, drawing, line, area } = this.#parts;
     const values = read(buckets);
-    const all = values.flat();
+    const all = values.flat().filter((value) => value !== null);
     const highest = Math.max(0, ...all);
     const top = ceiling(Math.max(highest, dots ? 0.1 : 1));
-    const last = dots ? median(all) : all.at(-1);
-    const text = last === undefined ? "–" : words(last);
+    const last = dots ? median(all) : values.at(-1);
+    const text = last == null ? "–" : words(last);
     const label = `${name}: now ${text}, at most ${words(highest)} in the last five minutes`;
     write(now, text);
-    write(most, words(top));
+    write(most, highest ? words(top).replace(/\.0+(?!\d)/, "") : "");
     drawing.setAttribute("aria-label", label);
-    const place = (value, index) => {
-      const x = ((index + 0.5) * WIDTH) / BUCKETS;
-      return `${x.toFixed(1)} ${(HEIGHT - 2 - (value / top) * (HEIGHT - 6)).toFixed(1)}`;
-    };
+    const x = (index) => (((index + 0.5) * WIDTH) / BUCKETS).toFixed(1);
+    const y = (value) => (HEIGHT - 2 - (value / top) * (HEIGHT - 6)).toFixed(1);
     if (dots) {
-      const dot = (some, index) => some.map((value) => `M${place(value, index)}h.01`).join("");
+      const dot = (some, index) => some.map((value) => `M${x(index)} ${y(value)}h.01`).join("");
       line.setAttribute("d", values.map(dot).join(""));
-    } else {
-      const path = `M${values.map(place).join("L")}`;
-      line.setAttribute("d", path);
-      area.setAttribute("d", `${path}V${HEIGHT}H0Z`);
+      return;
     }
+    const paths = stretches(values).map((stretch) => ({
+      start: x(stretch[0][1]),
+      points: stretch.map(([value, index]) => `${x(index)} ${y(value)}`).join("L"),
+    }));
+    line.setAttribute("d", paths.map(({ points }) => `M${points}h.01`).join(""));
+    const fill = ({ start, points }) => `M${points}V${HEIGHT}H${start}Z`;
+    area.setAttribute("d", paths.map(fill).join(""));
   }
 }
 
 export class Charts {
+  /** Whether the page sees what happens. */
+  isLive = false;
   #charts = KINDS.map((kind) => new Chart(kind));
   #buckets = Array.from({ length: BUCKETS }, () => this.#empty(0));
   #end = performance.now() + BUCKET_MS;
@@ -95,10 +126,12 @@ export class Charts {
   add({ ticks, rows, waiting, latencies }) {
     this.#turn();
     const bucket = this.#buckets.at(-1);
+    bucket.isSeen = true;
     bucket.ticks += ticks;
     bucket.rows += rows;
     bucket.waiting = waiting;
-    bucket.latencies.push(...latencies);
+    bucket.pictures += latencies.length;
+    bucket.latencies.push(...latencies.slice(0, MOST_DOTS - bucket.latencies.length));
   }
 
   draw() {
@@ -115,6 +148,6 @@ export class Charts {
   }
 
   #empty(waiting) {
-    return { ticks: 0, rows: 0, waiting, latencies: [] };
+    return { isSeen: this.isLive, ticks: 0, rows: 0, waiting, pictures: 0, latencies: [] };
   }
 }

@@ -1,6 +1,7 @@
 // Elements and words. Data only ever becomes text or an attribute, never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
+const MOST_LETTERS = 60;
 
 /**
  * An element.
@@ -65,14 +66,27 @@ export function announce(text) {
   byId("announcer").textContent = text;
 }
 
-/** `0.42 s`, `3.1 s`, `48 s`, `2 min 5 s`. */
+/** `0 s`, `0.42 s`, `3.1 s`, `48 s`, `2 min 5 s`, `15 min`, `1 h 20 min`. */
 export function seconds(value) {
-  if (value < 0) return seconds(0);
+  if (value < 0.005) return "0 s";
   if (value < 1) return `${value.toFixed(2)} s`;
-  if (value < 10) return `${value.toFixed(1)} s`;
+  if (value < 9.95) return `${value.toFixed(1)} s`;
   const whole = Math.round(value);
   if (whole < 60) return `${whole} s`;
-  return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  if (whole < 600) return pair(whole, "min", "s");
+  return pair(Math.round(whole / 60), "h", "min");
+}
+
+/** So many small units as large ones of sixty and what is left; nothing is said of noughts. */
+function pair(value, large, small) {
+  const parts = [[Math.floor(value / 60), large], [value % 60, small]];
+  return parts.filter(([number]) => number).map((part) => part.join(" ")).join(" ");
+}
+
+/** As much of a text as fits into a sentence. */
+export function brief(text) {
+  const letters = [...text.slice(0, 2 * MOST_LETTERS + 1)];
+  return letters.length > MOST_LETTERS ? `${letters.slice(0, MOST_LETTERS).join("")}…` : text;
 }
 
 /** `1 picture`, `2 pictures`. */

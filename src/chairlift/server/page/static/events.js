@@ -34,7 +34,7 @@ async function* eventsOf(response, hear) {
  * @param {AbortSignal} options.signal
  * @param {() => Promise<void>} [options.onOpen] Awaited before the first event; a failure counts as
  *   one of the stream.
- * @param {(seconds: number) => void} [options.onLost] Told how long it waits now.
+ * @param {() => void} [options.onLost] Told before each wait.
  * Raises ApiError where the server refuses for good.
  */
 export async function follow(api, path, { handle, signal, onOpen, onLost }) {
@@ -52,7 +52,7 @@ export async function follow(api, path, { handle, signal, onOpen, onLost }) {
       if (!passing) throw error;
     }
     if (signal.aborted) return;
-    onLost?.(wait);
+    onLost?.();
     await pause(wait, signal);
     wait = Math.min(2 * wait, LONGEST_WAIT);
   }
@@ -83,12 +83,14 @@ async function readOnce(api, path, signal, onOpen, heed) {
 /** Wait, but not past the signal, nor past the moment when the network is back. */
 function pause(wait, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, wait * 1000);
     const now = () => {
       clearTimeout(timer);
+      signal.removeEventListener("abort", now);
+      window.removeEventListener("online", now);
       resolve();
     };
-    signal.addEventListener("abort", now, { once: true });
-    window.addEventListener("online", now, { once: true });
+    const timer = setTimeout(now, wait * 1000);
+    signal.addEventListener("abort", now);
+    window.addEventListener("online", now);
   });
 }

@@ -19,7 +19,8 @@ const OPTIONS = {
 export function fieldsOf(card) {
   const { defaults, limits, guidance } = card;
   return [
-    { kind: "text", name: "prompt", label: "Prompt", rows: 3 },
+    { kind: "text", name: "prompt", label: "Prompt", rows: 3,
+      placeholder: "What shall the picture show?" },
     { kind: "text", name: "negative_prompt", label: "Negative prompt", rows: 1,
       hint: cfgHint(card) },
     { kind: "size", name: "size", label: "Size", limits, initial: defaults },

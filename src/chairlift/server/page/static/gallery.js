@@ -1,6 +1,6 @@
 // The pictures: those on their way, then the finished ones, newest first.
 
-import { announce, byId, h, onChoice } from "./dom.js";
+import { announce, brief, byId, h, onChoice } from "./dom.js";
 import { Card, details, fileName, settingsOf } from "./card.js";
 import { isActive } from "./jobs.js";
 
@@ -30,7 +30,7 @@ export class Gallery {
       onUse: ({ job, image }) => page.onUse(settingsOf(job, image)),
       onCancel: ({ job }) => page.onCancel(job.id),
       onOpen: (card) => this.#open(card),
-      onDismiss: (card) => this.#remove(card),
+      onDismiss: (card) => this.#dismiss(card),
     };
     onChoice("whose", (whose) => this.#choose(whose));
     byId("older").addEventListener("click", () => this.#older());
@@ -86,19 +86,29 @@ export class Gallery {
   #place(job) {
     for (let index = 0; index < (job.request?.n ?? 0); index += 1) {
       const key = `${job.id}/${index}`;
-      const card = this.#cards.get(key) ?? this.#insert(key, new Card(job, index, this.#page));
+      const known = this.#cards.get(key);
+      const wasActive = known && isActive(known.job);
+      const card = known ?? new Card(job, index, this.#page);
       card.show(job, this.#jobs.preview(job.id, index));
+      if (!known || wasActive !== isActive(job)) this.#insert(key, card);
       if (job.status === "succeeded") this.#seen.observe(card.element);
     }
   }
 
-  /** Newest first; a job's own pictures in their order. */
+  /** Those on their way, then the newest; a job's own pictures in their order. */
   #insert(key, card) {
-    const next = this.#shown.find(({ job }) => job.created_at < card.job.created_at);
+    const { id, created_at: created } = card.job;
+    const active = isActive(card.job);
+    const isBehind = ({ job, index }) => {
+      if (isActive(job) !== active) return active;
+      return job.id === id ? index > card.index : job.created_at < created;
+    };
     card.element.dataset.key = key;
     this.#cards.set(key, card);
-    this.#list.insertBefore(card.element, next?.element ?? null);
-    return card;
+    const next = this.#shown.find((other) => other !== card && isBehind(other));
+    if (!next || next.element !== card.element.nextElementSibling) {
+      this.#list.insertBefore(card.element, next?.element ?? null);
+    }
   }
 
   /** Keep no more finished jobs than were asked for. */
@@ -116,6 +126,13 @@ export class Gallery {
     this.#seen.unobserve(card.element);
     this.#cards.delete(card.element.dataset.key);
     card.remove();
+  }
+
+  /** Its button had the focus, which goes on to the gallery. */
+  #dismiss(card) {
+    this.#remove(card);
+    this.#note();
+    byId("gallery-title").focus({ preventScroll: true });
   }
 
   #note() {
@@ -173,6 +190,6 @@ export class Gallery {
     const card = loaded[loaded.indexOf(this.#opened) + places];
     if (!card) return;
     this.#open(card);
-    announce(card.job.request.prompt);
+    announce(brief(card.job.request.prompt));
   }
 }

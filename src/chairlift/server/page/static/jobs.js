@@ -6,6 +6,8 @@ import { follow } from "./events.js";
 
 const POLL_MS = 1500;
 const LISTED = 100;
+/** How many finished jobs are remembered: a tab may stay open for days. */
+const REMEMBERED = 100;
 const USER = "chairlift.user";
 
 function randomHex() {
@@ -151,6 +153,8 @@ export class Jobs {
     for (const key of [...this.#previews.keys()]) {
       if (key.startsWith(`${job.id}/`)) this.#previews.delete(key);
     }
+    const finished = [...this.#jobs.values()].filter((one) => !isActive(one));
+    for (const { id } of finished.slice(0, -REMEMBERED)) this.#jobs.delete(id);
   }
 
   /** A job that the server doesn't know any more has failed. */

@@ -17,6 +17,8 @@ const MEMORY = 60_000;
 class Row {
   state = "riding";
   left = null;
+  /** Whether who looks on here may cancel it. */
+  mayEnd = false;
 
   constructor(key, [[id, image], before, total], { width, height }, now) {
     Object.assign(this, { key, id, image, width, height, total, done: before });
@@ -75,10 +77,13 @@ export class Lift {
    *   `latencies` in seconds, one for each row that has made its last step.
    */
   observe(report, now) {
-    const { ticks, running, waiting, backlog_seconds: backlog, queue } = report;
+    const { ticks, running, waiting, backlog_seconds: backlog } = report;
+    const own = report.own && new Set(report.own);
+    const mayEnd = (id) => own?.has(id) ?? true;
+    const queue = report.queue.map((request) => ({ ...request, mayEnd: mayEnd(request.id) }));
     Object.assign(this, { running, waiting, backlog, queue });
     for (const { id } of queue) this.#remember(id, now);
-    const latencies = this.#ride(ticks, now);
+    const latencies = this.#ride(ticks, mayEnd, now);
     this.#reconcile(new Set(ticks.map((tick) => tick.worker)), now);
     this.#forget(now);
     const rows = ticks.reduce((sum, tick) => sum + tick.riders.length, 0);
@@ -108,14 +113,14 @@ export class Lift {
   }
 
   /** Move everybody who was in a tick; the latencies of those who arrive. */
-  #ride(ticks, now) {
+  #ride(ticks, mayEnd, now) {
     const latest = new Map();
     for (const tick of ticks) {
       this.forward = tick.riders.length;
       for (const rider of tick.riders) {
         const key = rider[0].join("/");
         if (!this.rows.get(key)?.isAboard) this.rows.set(key, new Row(key, rider, tick, now));
-        this.rows.get(key).worker = tick.worker;
+        Object.assign(this.rows.get(key), { worker: tick.worker, mayEnd: mayEnd(rider[0][0]) });
         this.#remember(rider[0][0], now);
         latest.set(key, rider);
       }

@@ -2,21 +2,23 @@
 
 import { Api, ApiError } from "./api.js";
 import { Charts } from "./charts.js";
-import { announce, byId, onChoice, seconds, still, write } from "./dom.js";
+import { announce, brief, byId, onChoice, still, write } from "./dom.js";
 import { follow } from "./events.js";
 import { Form } from "./form.js";
 import { Gallery } from "./gallery.js";
 import { isActive, Jobs } from "./jobs.js";
 import { askForKey } from "./key.js";
 import { Lift } from "./lift.js";
-import { drawFigures, drawQueue, Scene } from "./scene.js";
+import { drawFigures, Scene } from "./scene.js";
 import { curl, python } from "./snippets.js";
+import { Station } from "./station.js";
 import { Tabs } from "./tabs.js";
 
 /** Between two drawings; the next frame comes after it. */
 const FRAME_MS = 20;
-/** How long news are gathered before the gallery is fetched again. */
-const REFRESH_MS = 300;
+/** After news, the gallery is fetched so long after each other: a row that has made its last step
+ * is no picture yet. */
+const REFRESHES_MS = [300, 1000, 4000];
 const FIGURES_MS = 500;
 const CHARTS_MS = 1000;
 const SHORT_ID = 6;
@@ -30,12 +32,14 @@ const tabs = new Tabs(() => jobs.balance());
 const jobs = new Jobs(api, tabs, onJob);
 const gallery = new Gallery(api, jobs, { onUse: useSettings, onCancel: cancel });
 const scene = new Scene({ cancel, describe, preview: ({ id, image }) => jobs.preview(id, image) });
+const station = new Station({ cancel, describe });
 let form = null;
 let snippet = curl;
 let model = null;
 let connection = null;
 let drawing = false;
-let refreshing;
+let refreshing = false;
+let refreshes = 0;
 
 // ------------------------------------------------------------------ the connection
 
@@ -43,10 +47,11 @@ let refreshing;
 function connect() {
   connection?.abort();
   connection = null;
+  charts.isLive = false;
   if (document.hidden) return jobs.balance();
   connection = new AbortController();
   const { signal } = connection;
-  const onLost = (wait) => showPhase("lost", `the server is away; again in ${seconds(wait)}`);
+  const onLost = () => showPhase("lost", "the server is away, trying again");
   showPhase("connecting", "connecting");
   return follow(api, "/v1/lift", { handle: onReport, signal, onOpen, onLost });
 }
@@ -55,6 +60,7 @@ function showPhase(phase, text) {
   const place = byId("connection");
   if (place.dataset.phase !== phase) place.dataset.phase = phase;
   write(place, text);
+  charts.isLive = phase === "live";
 }
 
 /** The server is here, perhaps another one than before. */
@@ -74,16 +80,27 @@ function onReport(report) {
   charts.add(seen);
   showPhase("live", "live");
   if (seen.latencies.length) refreshSoon();
+  station.draw(lift);
   if (!drawing) requestAnimationFrame(draw);
   drawing = true;
 }
 
 /** Somebody's picture is done: perhaps one for the gallery. */
-function refreshSoon() {
-  refreshing ??= setTimeout(async () => {
-    refreshing = undefined;
-    await gallery.refresh();
-  }, REFRESH_MS);
+async function refreshSoon() {
+  refreshes = refreshing ? Math.min(refreshes, 1) : 0;
+  if (refreshing) return;
+  refreshing = true;
+  try {
+    while (refreshes < REFRESHES_MS.length) {
+      await new Promise((resolve) => setTimeout(resolve, REFRESHES_MS[refreshes]));
+      refreshes += 1;
+      await gallery.refresh();
+    }
+  } catch (error) {
+    if (!(error instanceof ApiError && error.isPassing)) throw error;
+  } finally {
+    refreshing = false;
+  }
 }
 
 /** The model may well run on the same machine: it needs the processor more than the page does. */
@@ -94,7 +111,7 @@ function draw() {
 
 function drawNumbers() {
   drawFigures(lift, performance.now());
-  drawQueue(lift, { cancel, describe });
+  station.draw(lift);
 }
 
 // ------------------------------------------------------------------ the model and the form
@@ -146,7 +163,8 @@ function describe({ id, image }) {
   const digits = id.split("_").at(-1).slice(0, SHORT_ID);
   const short = id.startsWith("job_") ? `job ${digits}` : `request ${digits}`;
   const name = job ? job.request.prompt || "(no words)" : short;
-  return { own: job !== undefined, text: image ? `${name}, ${image + 1}` : name };
+  const text = image ? `${name}, ${image + 1}` : name;
+  return { own: job !== undefined, name, text, pictures: job?.request.n };
 }
 
 function onJob(job) {
@@ -157,14 +175,18 @@ function onJob(job) {
     cancelled: "Cancelled",
     failed: `Failed, ${job.error?.message ?? ""}`,
   };
-  announce(`${outcomes[job.status]}: ${job.request.prompt}`);
+  announce(`${outcomes[job.status]}: ${brief(job.request.prompt)}`);
 }
 
 async function cancel(id) {
+  const held = document.activeElement.closest(".card, .lane, .ticket");
   try {
     await jobs.cancel(id);
     lift.drop(id, performance.now());
     drawNumbers();
+    // The button is gone: the focus stays nearby.
+    const near = held?.matches(".card") ? "gallery-title" : "scene";
+    if (held) byId(near).focus({ preventScroll: true });
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     announce(error.message);
@@ -176,6 +198,10 @@ async function cancel(id) {
 onChoice("language", (language) => {
   snippet = { curl, python }[language];
   showSnippet();
+});
+
+document.querySelector(".code").addEventListener("toggle", ({ target }) => {
+  if (target.open) target.scrollIntoView({ block: "nearest" });
 });
 
 byId("copy").addEventListener("click", async () => {

@@ -1,11 +1,12 @@
 // Draws the lift: a cable for each row, and on it a chair that goes up as the row denoises.
 
-import { byId, copyOf, count, seconds, write } from "./dom.js";
+import { brief, byId, copyOf, count, seconds, write } from "./dom.js";
 
 const MOST_LANES = 64;
-const MOST_TICKETS = 24;
 /** How long a cable hangs empty before it is taken down, in milliseconds. */
-const LINGER = 2500;
+const LINGER = 1500;
+/** How long taking it down takes; lift.css has the same. */
+const FOLDING = 350;
 const COLOURS = 6;
 /** The cable rises this share of its box, and sags this much. */
 const RISE = 0.74;
@@ -19,9 +20,11 @@ function height(t) {
   return RISE * (1 - t) + 4 * SAG * t * (1 - t);
 }
 
-/** Name what a button cancels. */
-function nameCancel({ cancel, cancelName }, text) {
-  cancelName.textContent = cancel.title = `Cancel ${text}`;
+/** Name what a button cancels: a whole request. Without it where one may not. */
+export function offerCancel({ cancel, cancelName }, { name, pictures }, mayEnd) {
+  const all = pictures > 1 ? `, all ${pictures} pictures` : "";
+  cancelName.textContent = cancel.title = `Cancel ${brief(name)}${all}`;
+  cancel.hidden = !mayEnd;
 }
 
 /** A cable with its chair. */
@@ -41,6 +44,8 @@ class Lane {
   take(row) {
     this.row = row;
     this.#shown = {};
+    this.element.ariaHidden = null;
+    this.#parts.picture.hidden = true;
     this.#parts.chair.replaceWith(this.#parts.chair); // Begins its animations again.
   }
 
@@ -48,12 +53,18 @@ class Lane {
     this.row = null;
     this.vacant = now;
     this.element.dataset.state = "vacant";
+    this.element.ariaHidden = "true";
     this.#parts.step.textContent = this.#parts.label.textContent = "";
   }
 
-  draw(now, { text, own }, preview) {
+  /** Whether it is being taken down, at `now`: it hangs empty for too long. */
+  folds(now) {
+    return this.row === null && now - this.vacant > LINGER;
+  }
+
+  draw(now, rider, preview) {
     const { row, element } = this;
-    const { label, step, picture } = this.#parts;
+    const { label, step } = this.#parts;
     const state = row.left > now ? "riding" : row.state;
     const t = Number(row.position(now).toFixed(3));
     const words = `step ${row.done} of ${row.total}${state === "resting" ? ", resting" : ""}`;
@@ -63,15 +74,21 @@ class Lane {
       element.style.setProperty("--t", t);
       element.style.setProperty("--y", height(t).toFixed(4));
     });
-    this.#change("text", text, () => {
-      label.textContent = label.title = text;
-      nameCancel(this.#parts, text);
-      element.classList.toggle("own", own);
+    this.#change("text", rider.text, () => {
+      label.textContent = label.title = rider.text;
+      element.classList.toggle("own", rider.own);
     });
-    this.#change("preview", preview ?? null, () => {
-      picture.hidden = !preview;
-      if (preview) picture.src = preview;
+    this.#change("cancel", `${row.mayEnd} ${rider.name}`, () => {
+      offerCancel(this.#parts, rider, row.mayEnd);
     });
+    if (preview) this.#change("preview", preview, () => this.#picture(preview));
+  }
+
+  /** What was seen last stays until it has got off, though its job may be done. */
+  #picture(preview) {
+    const { picture } = this.#parts;
+    picture.hidden = false;
+    picture.src = preview;
   }
 
   /** Do something only where it changes what is seen. */
@@ -102,9 +119,10 @@ class Group {
 
   /** Take down the cables that have been empty for long. */
   tidy(now) {
-    const isDown = (lane) => lane.row === null && now - lane.vacant > LINGER;
+    const isDown = (lane) => lane.folds(now - FOLDING);
     for (const lane of this.lanes.filter(isDown)) lane.element.remove();
     this.lanes = this.lanes.filter((lane) => !isDown(lane));
+    for (const lane of this.lanes) if (lane.folds(now)) lane.element.dataset.state = "folding";
     write(this.#parts.count, count(this.lanes.filter(({ row }) => row?.isAboard).length, "row"));
   }
 }
@@ -112,7 +130,8 @@ class Group {
 /**
  * @param {object} page
  * @param {(id: string) => void} page.cancel
- * @param {(row: object) => {text: string, own: boolean}} page.describe
+ * @param {(row: object) => object} page.describe `text` names the row, `name` its request, which has
+ *   so many `pictures` where that is known, and is this browser's `own` or not.
  * @param {(row: object) => string|undefined} page.preview
  */
 export class Scene {
@@ -135,7 +154,7 @@ export class Scene {
     for (const lane of this.#lanes.values()) {
       lane.draw(now, this.#page.describe(lane.row), this.#page.preview(lane.row));
     }
-    this.#fit(hidden);
+    this.#fit(hidden, lift);
     return this.#groups.size > 0;
   }
 
@@ -181,11 +200,13 @@ export class Scene {
     return [...this.#groups.values()].reduce((sum, { lanes }) => sum + lanes.length, 0);
   }
 
-  #fit(hidden) {
+  #fit(hidden, lift) {
     const total = this.#total;
     const [, density] = DENSITIES.find(([most]) => total <= most);
     byId("scene").dataset.density = density;
     byId("empty").hidden = total > 0;
+    const isEmpty = lift.waiting === 0;
+    write(byId("empty-words"), isEmpty ? "The lift is empty. Send a picture up." : "All aboard …");
     byId("more").hidden = hidden === 0;
     write(byId("more"), `and ${count(hidden, "more row")}`);
   }
@@ -197,34 +218,7 @@ export function drawFigures(lift, now) {
   byId("figure-running").closest("section").classList.toggle("running", rate > 0);
   write(byId("figure-running"), String(lift.running));
   write(byId("figure-forward"), String(lift.running ? lift.forward : 0));
-  write(byId("figure-ticks"), rate.toFixed(rate < 10 ? 1 : 0));
+  write(byId("figure-ticks"), rate ? rate.toFixed(rate < 10 ? 1 : 0) : "0");
   write(byId("figure-waiting"), String(lift.waiting));
   write(byId("figure-backlog"), seconds(lift.backlog));
-}
-
-/** Who waits, with the predicted times. */
-export function drawQueue(lift, page) {
-  const list = byId("queue");
-  const known = new Map([...list.children].map((ticket) => [ticket.dataset.id, ticket]));
-  const shown = lift.queue.slice(0, MOST_TICKETS);
-  for (const request of shown) {
-    const ticket = known.get(request.id) ?? list.appendChild(createTicket(request, page));
-    const eta = request.eta_s === null ? "" : `done in about ${seconds(request.eta_s)}`;
-    write(ticket.querySelector(".eta"), eta);
-    known.delete(request.id);
-  }
-  for (const ticket of known.values()) ticket.remove();
-  byId("station").hidden = shown.length === 0;
-}
-
-function createTicket({ id, images, width, height }, page) {
-  const [ticket, parts] = copyOf("ticket");
-  const { text, own } = page.describe({ id, image: 0 });
-  ticket.dataset.id = id;
-  ticket.classList.toggle("own", own);
-  parts.label.textContent = parts.label.title = text;
-  parts.what.textContent = `${count(images, "picture")}, ${width} × ${height}`;
-  parts.cancel.addEventListener("click", () => page.cancel(id));
-  nameCancel(parts, text);
-  return ticket;
 }

@@ -27,10 +27,13 @@ export function python(settings, origin) {
   const body = serialise(extra, 4).replaceAll("\n", "\n    ");
   return [
     "import base64",
+    "import os",
     "",
     "from openai import OpenAI",
     "",
-    `client = OpenAI(base_url="${origin}/v1", api_key="YOUR_API_KEY")`,
+    // The client wants a key even where the server has none.
+    'key = os.environ.get("CHAIRLIFT_API_KEY", "none")',
+    `client = OpenAI(base_url="${origin}/v1", api_key=key)`,
     "answer = client.images.generate(",
     ...own.map((name) => `    ${name}=${serialise(settings[name])},`),
     ...(Object.keys(extra).length ? [`    extra_body=${body},`] : []),

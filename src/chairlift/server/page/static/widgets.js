@@ -13,8 +13,8 @@ function typed(input) {
   return Number.isNaN(Number(text)) ? text : Number(text);
 }
 
-function text({ id, rows }) {
-  const element = h("textarea", { id, rows, spellcheck: "true" });
+function text({ id, rows, placeholder }) {
+  const element = h("textarea", { id, rows, placeholder, dir: "auto", spellcheck: "true" });
   return {
     element,
     get: () => element.value || undefined,
@@ -29,7 +29,7 @@ function number({ id, label, min, max, usual = max, step, initial }) {
   slider.addEventListener("input", () => (input.value = slider.value));
   input.addEventListener("input", () => (slider.value = typed(input) ?? initial));
   return {
-    element: h("div", { class: "slider" }, slider, input),
+    element: h("div", { class: "slider" }, input, slider),
     get: () => typed(input),
     set: (value) => (input.value = slider.value = value ?? initial),
   };
@@ -109,7 +109,7 @@ function loras({ names, scale }) {
     const box = h("input", { type: "checkbox" });
     const field = { ...scale, min: 0, usual: 2, initial: 1, label: `Scale of ${name}` };
     const weight = number(field);
-    weight.element.lastChild.setAttribute("aria-label", `Scale of ${name}, as a number`);
+    weight.element.firstChild.setAttribute("aria-label", `Scale of ${name}, as a number`);
     return { name, box, weight, element: h("li", {},
       h("label", {}, box, h("span", { text: name })), weight.element) };
   });
