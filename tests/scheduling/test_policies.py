@@ -124,11 +124,13 @@ def test_a_row_with_guidance_has_twice_the_work() -> None:
     assert scheduler.backlog() == pytest.approx(12 * 2.0)
 
 
-def test_a_batch_size_that_was_measured_in_a_bad_moment_is_tried_again() -> None:
-    wrong = {"1": 0.1, "2": 0.4, "4": 0.8, "8": 1.6}
+@pytest.mark.parametrize("entries", [1, 2])
+def test_a_batch_size_that_was_measured_in_a_bad_moment_is_tried_again(entries: int) -> None:
+    wrong = {"1": 0.1, "2": 0.4, "4": 0.8, "8": 1.6, "16": 3.2}
     shape = {"width": 64, "height": 64, "step_seconds": wrong}
     scheduler = Scheduler(costs=Costs({"shapes": [shape]}))
-    scheduler.submit([a_row(str(number), evaluations=10_000) for number in range(8)])
+    rows = [a_row(str(number), evaluations=10_000, entries=entries) for number in range(8)]
+    scheduler.submit(rows)
     sizes = []
     for number in range(6000):
         plan = scheduler.plan(0.1 * number)
@@ -136,6 +138,16 @@ def test_a_batch_size_that_was_measured_in_a_bad_moment_is_tried_again() -> None
         scheduler.update(TickResult(plan=plan, seconds=0.1))
     assert sizes[0] == 1
     assert sizes[-1] == 8
+
+
+@pytest.mark.parametrize("entries", [1, 2])
+def test_who_was_alone_at_first_has_company_as_soon_as_there_is_some(entries: int) -> None:
+    scheduler = Scheduler()
+    scheduler.submit([a_row("first", evaluations=100, entries=entries)])
+    for _ in range(10):
+        scheduler.update(TickResult(plan=scheduler.plan(0.0), seconds=0.1))
+    scheduler.submit([a_row(str(number), evaluations=100, entries=entries) for number in range(5)])
+    assert len(scheduler.plan(0.0).running) == 6
 
 
 def test_a_given_batch_size_is_not_the_knee() -> None:

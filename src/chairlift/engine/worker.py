@@ -36,6 +36,7 @@ def run(config: WorkerConfig, courier: Courier) -> int:
     from chairlift.engine.devices import choose_threads, count_devices, count_sharers, own_device
     from chairlift.engine.loop import Loop
     from chairlift.engine.memory import free_memory, keep_freed_memory
+    from chairlift.engine.warm_up import warm_up
     from chairlift.models.lora import LoraFile
     from chairlift.models.registry import hide_progress_bars, load_model
     from chairlift.scheduling.scheduler import MAX_BATCH_SIZE, Scheduler
@@ -78,6 +79,7 @@ def run(config: WorkerConfig, courier: Courier) -> int:
         courier.close()
         return CANT_START
     scheduler.limit_memory(free_memory(adapter.device) / sharers)
+    warm_up(adapter, scheduler.costs)
     loop = Loop(adapter, scheduler, courier.send, strict=config.strict, metadata=config.metadata)
     courier.deliver_to(loop.send)
     # What was imported and loaded stays, and is a few hundred thousand objects: looking through

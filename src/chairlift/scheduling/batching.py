@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import islice
 
@@ -108,7 +109,7 @@ def _pick(
     """
     most, full = state.most(group), state.full(group)
     if _probes(state.tick):
-        full *= 2
+        full = 2 * max(full, math.ceil(group.rows.entries / len(group)))
     rows = group.rows.best(ranks, min(most, full))
     if first is not None:
         rows = [first, *(row for row in rows if row is not first)][:most]

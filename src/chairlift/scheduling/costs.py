@@ -85,10 +85,8 @@ class Curve:
         return self._knees[most]
 
     def _find_knee(self, most: int) -> int:
-        if not self._sizes or self._sizes[-1] == 1:
+        if len(self._sizes) < 2:
             return most
-        if len(self._sizes) == 1:  # One row says what sharing is worth; but first things first.
-            return most if self._sizes[0] in self._early else 1
         sizes = range(1, min(most, self._sizes[-1]) + 1)
         each = [self.seconds(entries) / entries for entries in sizes]
         good_enough = min(each) * (1 + NEAR_THE_BEST)

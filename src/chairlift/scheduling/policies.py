@@ -29,6 +29,12 @@ SOFT_DEADLINE = 3.0
 """For rows without a deadline: this many times as long as they take alone."""
 CANDIDATES = 512
 """The most rows, those with the nearest deadlines, of which ``deadline`` looks who can make it."""
+GATHER = 2.0
+"""``deadline``: slack counts as longer, by so many times the share that a batch wastes. Who has
+time lets others go first until there is company."""
+RESERVE = 1.15
+"""``deadline``: when it is looked who can make it, work is held to take so many times as long, as
+some of the time will go to those who come later."""
 LATE = 1e9
 """Added to the rank of rows that can't meet their deadline."""
 
@@ -110,17 +116,23 @@ def hrrn(view: View) -> Numbers:
 
 def deadline(views: Sequence[View]) -> list[Numbers]:
     """Least slack first, among as many as can make it; the others after all of them, in order of
-    arrival.
+    arrival. In a group whose batch isn't full, slack is stretched by what that would waste
+    (:data:`GATHER`).
 
     Which can make it, Moore's algorithm (1968) says: in order of deadlines, as long as the
-    predicted work fits; where it doesn't, the largest of those taken so far is given up.
+    predicted work, and some more (:data:`RESERVE`), fits; where it doesn't, the largest of those
+    taken so far is given up.
     """
     slacks = [
         view.rows.column("deadline") - view.now - view.rows.column("left") * view.tick - view.finish
         for view in views
     ]
     ranks = [
-        np.where(slack >= 0, slack, view.rows.column("arrival") + LATE)
+        np.where(
+            slack >= 0,
+            slack * (1 + GATHER * view.waste / view.each),
+            view.rows.column("arrival") + LATE,
+        )
         for slack, view in zip(slacks, views, strict=True)
     ]
     for group, place in _given_up(views, slacks):
@@ -138,7 +150,8 @@ def _given_up(views: Sequence[View], slacks: Sequence[Numbers]) -> list[tuple[in
     taken: list[tuple[float, int, int]] = []
     given_up = []
     busy = views[0].now if views else 0.0
-    for due, work, group, place in heapq.nsmallest(CANDIDATES, candidates):
+    for due, seconds, group, place in heapq.nsmallest(CANDIDATES, candidates):
+        work = RESERVE * seconds
         heapq.heappush(taken, (-work, group, place))
         busy += work
         if busy > due:

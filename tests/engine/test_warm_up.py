@@ -1,0 +1,63 @@
+"""The first step, which nobody waits for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from torch import Tensor
+
+from chairlift.engine.warm_up import warm_up
+from chairlift.models.adapter import ForwardBatch
+from chairlift.models.fake import FakeModel
+from chairlift.scheduling.costs import Costs, Shape
+from tests.builders import create_video_card
+
+
+class LargePictures(FakeModel):
+    """Whose own size is more than a step before the first request may cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        defaults = replace(self.card.defaults, width=512, height=384)
+        self.card = replace(self.card, defaults=defaults)
+
+
+class Broken(FakeModel):
+    def predict(self, batch: ForwardBatch) -> Tensor:
+        raise RuntimeError("no step")
+
+
+def test_costs_are_known_before_the_first_request() -> None:
+    costs = Costs()
+    warm_up(FakeModel(step_seconds=0.01), costs)
+    assert costs.shapes == [Shape(64, 64)]
+    assert costs.step(Shape(64, 64)).points.keys() == {2}  # With guidance.
+    assert costs.step(Shape(64, 64)).seconds(2) >= 0.01
+
+
+def test_a_large_model_takes_its_first_step_with_a_small_picture() -> None:
+    costs = Costs()
+    warm_up(LargePictures(), costs)
+    assert costs.shapes == [Shape(256, 256)]
+
+
+def test_a_video_is_short() -> None:
+    costs, model = Costs(), FakeModel()
+    model.card = create_video_card()
+    warm_up(model, costs)
+    assert costs.shapes == [Shape(64, 64, 5)]
+
+
+def test_a_table_is_refined() -> None:
+    shape = {"width": 64, "height": 64, "step_seconds": {"2": 5.0}}
+    costs = Costs({"shapes": [shape]})
+    warm_up(FakeModel(), costs)
+    assert 4.0 < costs.step(Shape(64, 64)).seconds(2) < 5.0
+
+
+def test_a_model_that_can_not_step_starts_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    costs = Costs()
+    warm_up(Broken(), costs)
+    assert costs.shapes == []
+    assert "the first step failed: a denoising step failed" in caplog.text
