@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
 import pytest
 
@@ -19,6 +20,7 @@ from chairlift.server.process import running_server
 from chairlift.server.schema import ImageGenerationBody, LiftReport, Queued
 from tests.running import GENERATIONS, PATIENCE_SECONDS
 from tests.server.sse import event_stream
+from tests.tiny.wan import save_tiny_wan
 
 GUIDE = (Path(__file__).parent.parent / "docs/api.md").read_text(encoding="utf-8")
 EXAMPLE_URL = "http://127.0.0.1:8000"
@@ -36,6 +38,16 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def video_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a server of a small model that makes small videos, if nothing else is asked for."""
+    folder = save_tiny_wan(tmp_path_factory.mktemp("videos") / "wan")
+    small = {"width": 32, "height": 32, "frames": 5, "steps": 2}
+    (folder / "chairlift.json").write_text(json.dumps(small))
+    with running_server(str(folder), "--device", "cpu") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def http(url: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as http:
         yield http
@@ -44,12 +56,26 @@ def http(url: str) -> Iterator[httpx.Client]:
 # ---------------------------------------------------------------------- examples
 
 
-@pytest.mark.parametrize("block", code_blocks("python"))
+def run(block: str, url: str) -> None:
+    exec(compile(block.replace(EXAMPLE_URL, url), "docs/api.md", "exec"), {})
+
+
+@pytest.mark.parametrize("block", [block for block in code_blocks("python") if ".mp4" not in block])
 def test_python_code_runs(
     block: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(block.replace(EXAMPLE_URL, url), "docs/api.md", "exec"), {})
+    run(block, url)
+
+
+def test_python_code_makes_a_video(
+    video_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [block] = [block for block in code_blocks("python") if ".mp4" in block]
+    run(block, video_url)
+    with av.open(tmp_path / "boat-7.mp4") as video:
+        assert video.streams.video[0].frames == 33
 
 
 @pytest.mark.parametrize("block", code_blocks("bash"))

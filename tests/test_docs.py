@@ -133,7 +133,8 @@ def test_the_guide_has_every_field_of_a_request_and_no_others(
     with caplog.at_level(logging.INFO, "chairlift.requests"):
         asyncio.run(end())
     logged = {name for record in caplog.records for name in getattr(record, "fields", {})}
-    assert {code(row[0])[0] for row in table(section("Logs"))} == logged
+    with_traces = {"trace_id"}
+    assert {code(row[0])[0] for row in table(section("Logs"))} == logged | with_traces
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -17,7 +17,8 @@ from chairlift.cli import app
 from chairlift.cli.like import MAX_FILE_BYTES, LikePicture
 from chairlift.errors import ConfigurationError
 from chairlift.metadata import embed
-from tests.builders import create_card
+from tests.builders import create_card, save_tiny_stable_diffusion
+from tests.models.loras import save_lora
 
 PLAIN = "a boat\nSteps: 3, Sampler: Euler, CFG scale: 3, Seed: 5, Size: 64x64, Model: fake"
 
@@ -183,6 +184,36 @@ def test_a_picture_s_loras_are_asked_for_and_not_looked_for(tmp_path: Path) -> N
         f"{path} was made with LoRAs, and a picture's files are not looked for; say where they "
         "are: --lora 'my sketch.safetensors=0.8'"
     )
+
+
+def test_a_picture_with_a_lora_is_made_again_when_its_file_is_named(tmp_path: Path) -> None:
+    model = save_tiny_stable_diffusion(tmp_path / "model")
+    lora = save_lora(model, tmp_path / "my, lora=1", seed=1)
+    settings = ["--steps", "2", "--model", model]
+    first = made(tmp_path / "first", "a boat", *settings, "--lora", f"{lora}=0.7")
+    elsewhere = lora.rename(tmp_path / lora.name)
+    plain = made(
+        tmp_path / "plain", "a boat", "--like", first, *settings, "--lora", f"{elsewhere}=0"
+    )
+    again = made(tmp_path / "again", "--like", first, *settings, "--lora", f"{elsewhere}=0.7")
+    assert again.read_bytes() == first.read_bytes()
+    assert plain.read_bytes() != first.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("sketch.safetensors", "sketch"),
+        ("loras/v1.5.safetensors", "/loras/v1.5.safetensors"),
+        ("other.safetensors", "other.safetensors"),
+    ],
+)
+def test_a_lora_keeps_its_name_where_its_file_is_called_so(
+    tmp_path: Path, path: str, name: str
+) -> None:
+    text = f"{PLAIN}, Lora 1: sketch, Lora 2: /loras/v1.5.safetensors"
+    picture = LikePicture.read(a_file(tmp_path / "like.png", text))
+    assert picture.lora_names([path]) == {path: name}
 
 
 def test_another_model_and_settings_of_other_tools_are_warnings(tmp_path: Path) -> None:

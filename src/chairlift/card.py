@@ -17,7 +17,6 @@ class Defaults:
     sampler: str
     true_cfg_scale: float = 1.0
     frames: int = 1
-    """More than 1 makes it a video model."""
     frames_per_second: int = 16
 
 
@@ -33,6 +32,7 @@ class Limits:
     max_side: int | None = None
     """The longest side that the denoiser has positions for, in pixels."""
     max_frames: int = 1
+    """More than 1 makes it a video model."""
     frame_multiple: int = 1
     """The frames after the first are a multiple of this."""
 
@@ -103,4 +103,4 @@ class ModelCard:
 
     @property
     def is_video(self) -> bool:
-        return self.defaults.frames > 1
+        return self.limits.max_frames > 1

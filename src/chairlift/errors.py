@@ -13,6 +13,7 @@
     * JobFinished, JobNotFinished (409)
     * PayloadTooLarge (413)
     * UnsupportedMediaType (415)
+    * RangeNotSatisfiable (416)
     * MisdirectedRequest (421)
     * IdempotencyMismatch (422)
     * QueueFull, DeadlineUnattainable, TooManyStreams (429)
@@ -133,7 +134,7 @@ class JobFinished(RequestError):
 
 
 class JobNotFinished(RequestError):
-    """The job has no pictures yet."""
+    """The job has no pictures, or has not ended and can't be removed."""
 
     status = 409
     type = "invalid_request_error"
@@ -146,6 +147,14 @@ class UnsupportedMediaType(RequestError):
     status = 415
     type = "invalid_request_error"
     code = "unsupported_media_type"
+
+
+class RangeNotSatisfiable(RequestError):
+    """The file ends before the range that was asked for."""
+
+    status = 416
+    type = "invalid_request_error"
+    code = "range_not_satisfiable"
 
 
 class MisdirectedRequest(RequestError):

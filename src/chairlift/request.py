@@ -16,6 +16,12 @@ from chairlift.errors import IllegalTransition
 OutputFormat = Literal["png", "jpeg", "webp", "mp4"]
 IMAGE_FORMATS: tuple[OutputFormat, ...] = ("png", "jpeg", "webp")
 VIDEO_FORMATS: tuple[OutputFormat, ...] = ("mp4",)
+MEDIA_TYPES: Mapping[OutputFormat, str] = {
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "mp4": "video/mp4",
+}
 
 
 class RowId(NamedTuple):

@@ -168,11 +168,14 @@ def _option(
     """The value of a field that only some families understand; ``neutral`` if it wasn't given.
 
     Raises:
-        InvalidRequest: It was given to a family that doesn't, or is out of bounds.
+        InvalidRequest: It was given to a family that doesn't, and isn't ``neutral`` either; or it
+            is out of bounds.
     """
     if value is None:
         return neutral
     if name not in card.guidance.options:
+        if value == neutral:  # As settings that are shown, and sent again, have it.
+            return neutral
         raise InvalidRequest(f"{name} is {value}; {card.id} doesn't take it", param=name)
     _check_number(name, value, low, high)
     return float(value)
@@ -298,6 +301,10 @@ def _check_size(card: ModelCard, width: int, height: int) -> None:
 
 def _check_frames(card: ModelCard, frames: int) -> None:
     limits = card.limits
+    if frames != 1 and not card.is_video:
+        raise InvalidRequest(
+            f"num_frames is {frames}; it must be 1: {card.id} makes pictures", param="num_frames"
+        )
     _check_range("num_frames", frames, 1, limits.max_frames)
     if (frames - 1) % limits.frame_multiple:
         nearest = 1 + round((frames - 1) / limits.frame_multiple) * limits.frame_multiple

@@ -170,7 +170,7 @@ def test_a_server_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     done = run("--base-url", "http://127.0.0.1:1", "--save-result", str(result))
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
-    assert line.startswith("chairlift: a warm-up failed: connection: ")
+    assert line.startswith("chairlift: a warm-up failed: not connected: ")
     assert not result.exists()
 
 

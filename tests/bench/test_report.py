@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from rich.console import Console
 
@@ -102,6 +104,7 @@ def test_errors_are_counted_by_kind_with_what_the_first_says() -> None:
     assert summary.errors == {"timeout": 2, "http 500": 1}
     assert summary.messages == {"timeout": "[red]first", "http 500": "oh"}
     assert "[red]first" in shown(summary)
+    assert json.loads(json.dumps(summary.to_json()))["errors"] == {"timeout": 2, "http 500": 1}
 
 
 def test_who_was_under_way_at_an_early_end_is_neither_completed_nor_failed() -> None:

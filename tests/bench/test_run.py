@@ -163,13 +163,31 @@ def test_a_request_that_takes_too_long_is_given_up() -> None:
     assert (record.response_s or 0.0) >= 0.2
 
 
-def test_a_server_that_is_not_there_is_an_error_of_the_connection() -> None:
+def test_a_server_that_is_not_there_is_not_connected_to() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    client = Client(url)
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    client = Client(f"http://{address}")
     run = a_run(client, planned(2))
     with_client(client, run.send_all())
-    assert [record.error for record in run.records] == ["connection", "connection"]
+    assert [record.error for record in run.records] == ["not connected", "not connected"]
+    assert run.records[0].message == f"{address}: Connection refused"
+
+
+def test_a_server_that_dies_halfway_loses_the_connection() -> None:
+    def die(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(1)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        dying = threading.Thread(target=die, args=(listening,))
+        dying.start()
+        client = Client(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        run = a_run(client, planned(1))
+        with_client(client, run.send_all())
+        dying.join()
+    assert [record.error for record in run.records] == ["connection lost"]
 
 
 # ---------------------------------------------------------------------- ending early

@@ -82,6 +82,32 @@ def test_no_contracted_metric_is_left_out() -> None:
     assert {name for name, samples in ours.items() if not samples & asked} == set()
 
 
+def rules() -> list[dict[str, Any]]:
+    [group] = load("alerts.yml")["groups"]
+    return list(group["rules"])
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_an_alert_asks_for_what_is_exported(rule: dict[str, Any]) -> None:
+    expression = rule["expr"]
+    exported = {sample: found for found in exported_metrics().values() for sample in found.samples}
+    asked = metrics_in(expression) - {"up"}
+    assert asked <= exported.keys()
+    assert asked or rule["alert"] == "ChairliftDown"
+    for name, wanted in re.findall(r'(\w+)=~?"([^"]*)"', expression):
+        known = exported[asked.pop()].values[name] if asked else job_names()
+        assert set(wanted.split("|")) <= known
+    for left, right in ("()", "{}", "[]"):
+        assert expression.count(left) == expression.count(right)
+    told = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+    kept = re.search(r"by \(([^)]*)\)", expression)
+    assert told <= (set(kept[1].split(", ")) if kept else FROM_PROMETHEUS)
+
+
+def job_names() -> set[str]:
+    return {job["job_name"] for job in load("prometheus.yml")["scrape_configs"]}
+
+
 def test_panels_are_told_apart_and_do_not_overlap() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -128,6 +154,8 @@ def test_what_is_mounted_is_here_and_where_it_is_looked_for() -> None:
     assert Path(dashboard).parent == Path(provider["options"]["path"])
     config = services["prometheus"]["command"][0].removeprefix("--config.file=")
     assert mounts[config] == "./prometheus.yml"
+    for rule_file in load("prometheus.yml")["rule_files"]:
+        assert mounts[str(Path(config).parent / rule_file)] == f"./{rule_file}"
 
 
 def test_prometheus_reads_the_server_and_grafana_reads_prometheus() -> None:

@@ -445,9 +445,13 @@ def test_the_defaults_are_those_of_the_checkpoint(adapters: dict[str, Adapter]) 
 def test_without_pyav_there_are_no_videos(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    loading: list[str] = []
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ConfigurationError, match=r"^videos need PyAV: pip install 'chairlift\[vid"):
-        load_model(str(folders["2.1"]), device="cpu")
+        load_model(
+            str(folders["2.1"]), device="cpu", progress=lambda part, *_: loading.append(part)
+        )
+    assert loading == []
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -188,7 +188,7 @@ def test_a_lone_request_in_bfloat16_is_the_stock_pipelines(folder: Path) -> None
         ({"true_cfg_scale": 2.0}, "the classifier-free guidance of tiny is guidance_scale"),
         ({"cfg_truncation": 1.5}, "cfg_truncation is 1.5; it must be from 0.0 to 1.0"),
         ({"guidance_rescale": 0.5}, "tiny doesn't take it"),
-        ({"frames": 5}, "num_frames is 5; it must be from 1 to 1"),
+        ({"frames": 5}, "num_frames is 5; it must be 1: tiny makes pictures"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -16,9 +16,12 @@ MODELS_OWN = {
     "cfg_truncation",
     "guidance_rescale",
     "guidance_scale",
+    "guidance_scale_2",
     "loras",
     "model",
+    "num_frames",
     "num_inference_steps",
+    "output_format",
     "preview_every",
     "sampler",
     "size",
@@ -48,6 +51,8 @@ def before_call(
     if KEY.fullmatch(case.headers.get("Idempotency-Key", "")):
         del case.headers["Idempotency-Key"]
     useful = {"partial_images"} if case.path == "/v1/jobs" else {"stream"}
+    if case.body.get("output_format") != "mp4":
+        useful.add("output_format")
     for name in (MODELS_OWN | ENTANGLED) - useful:
         if name in case.body and _is_described(name, case.body[name]):
             del case.body[name]

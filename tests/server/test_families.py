@@ -11,14 +11,7 @@ import httpx
 import pytest
 
 from chairlift.engine.worker_config import WorkerConfig
-from chairlift.errors import InvalidRequest
-from chairlift.server.schema import ImageGenerationBody
-from tests.builders import (
-    create_video_card,
-    file_pixels,
-    largest_difference,
-    save_tiny_stable_diffusion,
-)
+from tests.builders import file_pixels, largest_difference, save_tiny_stable_diffusion
 from tests.models.loras import save_lora
 from tests.running import GENERATIONS, EngineThread
 
@@ -91,9 +84,3 @@ def test_a_negative_prompt_without_guidance_is_ignored_and_the_answer_says_so(
     # Of the pictures, not of the files, which carry the settings.
     pictures = [file_pixels(b64decode(body["data"][0]["b64_json"])) for body in (answer, plain)]
     assert largest_difference(*pictures) == 0
-
-
-def test_videos_are_not_offered_over_http_yet() -> None:
-    with pytest.raises(InvalidRequest, match="which makes videos") as refused:
-        ImageGenerationBody(prompt="a boat").to_request(create_video_card(), id="a")
-    assert refused.value.param == "model"

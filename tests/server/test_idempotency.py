@@ -20,6 +20,7 @@ def digest(**fields: Any) -> bytes:
 def test_bodies_that_ask_for_the_same_are_equal() -> None:
     assert digest(n=2, seed=1) == digest(seed=1, n=2)
     assert digest(stream=True) == digest(stream=False) == digest()
+    assert digest(seed=None) == digest()
 
 
 @pytest.mark.parametrize(

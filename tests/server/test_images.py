@@ -193,7 +193,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(
         accepted = generate(http, n=2)
     assert refused.status_code == 429
     assert refused.json()["error"] == {
-        "message": "10 pictures are accepted and not done, of at most 11",
+        "message": "n is 2; 10 pictures are accepted and not done, of at most 11",
         "type": "rate_limit_error",
         "param": None,
         "code": "queue_full",

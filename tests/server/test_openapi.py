@@ -30,6 +30,7 @@ OPERATIONS = {
     "GET /v1/jobs",
     "GET /v1/jobs/{job_id}",
     "GET /v1/jobs/{job_id}/events",
+    "DELETE /v1/jobs/{job_id}",
     "POST /v1/jobs/{job_id}/cancel",
     "GET /v1/jobs/{job_id}/images/{index}",
     "POST /v1/requests/{request_id}/cancel",
@@ -127,6 +128,29 @@ def test_half_made_pictures_are_described(
 def test_the_description_is_openapi(document: dict[str, Any]) -> None:
     schemathesis.openapi.from_dict(document).validate()
     assert operations(document).keys() == OPERATIONS
+
+
+def test_every_operation_says_what_it_does_and_examples_are_accepted(
+    own_http: httpx.Client, document: dict[str, Any]
+) -> None:
+    tags = {tag["name"] for tag in document["tags"]}
+    sent = 0
+    for name, operation in operations(document).items():
+        assert operation["description"], name
+        assert set(operation["tags"]) <= tags
+        method, path = name.split()
+        for example in _examples(operation).values():
+            answer = own_http.request(method, path, json=example["value"])
+            assert answer.is_success, (name, example, answer.text)
+            sent += 1
+    assert sent == 6
+
+
+def _examples(operation: dict[str, Any]) -> dict[str, Any]:
+    if "requestBody" not in operation:
+        return {}
+    examples: dict[str, Any] = operation["requestBody"]["content"]["application/json"]["examples"]
+    return examples
 
 
 def test_wrong_values_are_described_as_they_are_answered(document: dict[str, Any]) -> None:

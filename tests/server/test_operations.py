@@ -76,14 +76,19 @@ def test_a_server_without_an_engine_is_alive_but_not_ready(tmp_path: Path) -> No
         async with store, httpx.AsyncClient(transport=transport, base_url="http://lift") as http:
             answers = {path: await http.get(path) for path in ("/health", "/ready", "/v1/models")}
             answers["post"] = await http.post(GENERATIONS, json={"prompt": "a boat"})
+            texts.append((await http.get("/metrics")).text)
             return answers
 
+    texts: list[str] = []
     with DataDir.open(tmp_path) as data_dir:
         answers = asyncio.run(visit())
     assert answers.pop("/health").status_code == 200
     assert {answer.status_code for answer in answers.values()} == {503}
     assert {answer.json()["error"]["code"] for answer in answers.values()} == {"unavailable"}
     assert answers["/ready"].headers["Retry-After"] == "1"
+    lines = texts[0].splitlines()
+    assert "chairlift_ready 0.0" in lines
+    assert 'chairlift_rejected_total{reason="unavailable"} 1.0' in lines  # only who posted
 
 
 # ---------------------------------------------------------------------- metrics
@@ -113,7 +118,8 @@ def test_no_label_names_a_prompt_or_a_request(http: httpx.Client) -> None:
         for sample in family.samples
         for name, value in sample.labels.items()
     }
-    assert labels.keys() == {"le", "outcome", "reason", "status"}
+    about = {"version", "model", "dtype", "device"}
+    assert labels.keys() == {"le", "outcome", "reason", "stage", "status"} | about
 
 
 def test_finished_requests_and_their_pictures_are_counted(engine: EngineThread) -> None:
@@ -125,6 +131,22 @@ def test_finished_requests_and_their_pictures_are_counted(engine: EngineThread) 
         assert metric(http, "chairlift_images_total") == 4
         assert metric(http, "chairlift_request_seconds_count") == 2
         assert metric(http, "chairlift_queue_seconds_count") == 2
+        for stage in ("encode", "denoise", "decode"):
+            assert metric(http, f'chairlift_stage_seconds_count{{stage="{stage}"}}') == 2
+
+
+def test_metrics_say_what_is_served(http: httpx.Client) -> None:
+    [card] = http.get("/v1/models").json()["data"]
+    families = {
+        family.name: family for family in text_string_to_metric_families(http.get("/metrics").text)
+    }
+    [about] = families["chairlift_info"].samples
+    assert about.value == 1
+    assert about.labels == {"version": chairlift.__version__, "model": card["id"]} | {
+        name: card[name] for name in ("dtype", "device")
+    }
+    assert families["chairlift_ready"].samples[0].value == 1
+    assert not any(name.endswith("_created") for name in families)
 
 
 def test_ticks_are_counted_with_their_rows(engine: EngineThread) -> None:

@@ -53,6 +53,7 @@ def with_stream(message: str, **fields: Any) -> Refusal:
 OUT_OF_BOUNDS = [
     about("n", 0, "n is 0; it must be from 1 to 10"),
     about("n", 11, "n is 11; it must be from 1 to 10"),
+    about("num_frames", 5, "num_frames is 5; it must be 1: fake makes pictures"),
     about("n", -1, "n is -1; it must be from 1 to 10"),
     about("num_inference_steps", 0, "num_inference_steps is 0; it must be from 1 to 200"),
     about("num_inference_steps", 10_000, "num_inference_steps is 10000; it must be from 1 to 200"),
@@ -161,9 +162,8 @@ CHOICES = [
         code="model_not_found",
     ),
     about("response_format", "url", "response_format is \"url\"; input should be 'b64_json'"),
-    about(
-        "output_format", "gif", "output_format is \"gif\"; input should be 'png', 'jpeg' or 'webp'"
-    ),
+    about("output_format", "gif", "output_format is 'gif'; it must be one of png, jpeg, webp"),
+    about("output_format", "mp4", "output_format is 'mp4'; it must be one of png, jpeg, webp"),
     about("partial_images", 1, "partial_images is 1; it needs stream: true"),
     about("preview_every", 2, "preview_every is 2; it needs stream: true"),
     with_stream("partial_images is 4; it must be from 0 to 3", partial_images=4),

@@ -157,7 +157,7 @@ def preflight(http: httpx.Client, origin: str, method: str = "POST") -> httpx.Re
     return http.options(GENERATIONS, headers=headers)
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
 def test_a_friends_page_may_ask_without_a_key_and_call_with_one(
     friendly: httpx.Client, method: str
 ) -> None:
@@ -173,7 +173,13 @@ def test_a_friends_page_may_ask_without_a_key_and_call_with_one(
     assert "Access-Control-Allow-Credentials" not in answer.headers
     assert "Cross-Origin-Resource-Policy" not in answer.headers
     exposed = set(answer.headers["Access-Control-Expose-Headers"].split(", "))
-    assert exposed == {"X-Request-Id", "X-Chairlift-Eta", "Retry-After", "Location"}
+    assert exposed == {
+        "X-Request-Id",
+        "X-Chairlift-Id",
+        "X-Chairlift-Eta",
+        "Retry-After",
+        "Location",
+    }
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,7 @@ def test_a_strangers_page_may_not(friendly: httpx.Client, origin: str) -> None:
 
 
 def test_a_method_that_is_not_served_may_not_be_called(friendly: httpx.Client) -> None:
-    assert preflight(friendly, FRIEND, "DELETE").status_code == 400
+    assert preflight(friendly, FRIEND, "PATCH").status_code == 400
 
 
 def test_without_a_named_origin_nobody_is_answered_who_asks(http: httpx.Client) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from base64 import b64decode
+from contextlib import ExitStack
 from io import BytesIO
 from itertools import pairwise
 from typing import Any
@@ -12,10 +14,18 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from fastapi import Request
+from openai.types.image_gen_completed_event import ImageGenCompletedEvent
+from openai.types.image_gen_partial_image_event import ImageGenPartialImageEvent
 from PIL import Image
+from starlette.types import Message
 
 from chairlift.engine.client import EngineClient
+from chairlift.engine.ride import Ride
+from chairlift.errors import RequestCancelled
 from chairlift.server import serve as serve_module
+from chairlift.server.streaming import stream_images
+from tests.builders import a_request
 from tests.running import (
     GENERATIONS,
     LONG,
@@ -131,6 +141,36 @@ def test_openais_client_streams(http: httpx.Client) -> None:
     expected = generate(http, seed=1, num_inference_steps=9)["data"][0]["b64_json"]
     assert seen[-1].b64_json == expected
     assert seen[-1].usage.total_tokens == 0
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_events_have_all_that_openais_types_name(http: httpx.Client, n: int) -> None:
+    kinds = {PARTIAL: ImageGenPartialImageEvent, COMPLETED: ImageGenCompletedEvent}
+    events = stream(http, partial_images=1, n=n, quality="high", background="opaque")
+    assert {event.name for event in events} == set(kinds)
+    for event in events:
+        kinds[event.name].model_validate(event.data, strict=True)
+
+
+def test_a_stream_says_its_id_at_once(slow_http: httpx.Client, slow_client: EngineClient) -> None:
+    body = LONG | {"stream": True}
+    with slow_http.stream("POST", GENERATIONS, json=body) as answer:
+        assert [answer.headers["X-Chairlift-Id"]] == list(slow_client.rides)
+    wait_until(lambda: slow_client.pending_rows == 0)
+
+
+def test_a_reader_who_goes_away_before_it_is_accepted_ends_its_request() -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def watch() -> bool:
+        loop = asyncio.get_running_loop()
+        ride = Ride(a_request(), loop.create_future(), loop.time())
+        with pytest.raises(RequestCancelled), ExitStack() as ending:
+            await stream_images(Request({"type": "http"}, receive), ride, [], ending)
+        return ride.answer.cancelled()
+
+    assert asyncio.run(watch())
 
 
 def test_a_refusal_is_an_answer_not_an_event(http: httpx.Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from chairlift.errors import ConfigurationError, NumericalError
 from chairlift.server.app import create_app
 from chairlift.server.request_id import HEADER
 from chairlift.server.serve import open_tracing
-from chairlift.server.tracing import Tracing
+from chairlift.server.tracing import Tracing, name_trace
 from tests.builders import a_request
 from tests.running import GENERATIONS, EngineThread, wait_until
 
@@ -105,6 +106,18 @@ def test_a_request_goes_on_with_the_callers_trace(ask: Any, spans: Spans) -> Non
     expected = {"request_id": "caller-7", "outcome": "finished", "steps": 7, "n": 2, "rows_max": 2}
     assert {f"chairlift.{name}": value for name, value in expected.items()}.items() <= said.items()
     assert SECRET not in "".join(span.to_json() for span in found.values())
+
+
+def test_log_lines_have_the_callers_trace(ask: Any, caplog: pytest.LogCaptureFixture) -> None:
+    headers = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
+    caplog.handler.addFilter(name_trace)
+    try:
+        with caplog.at_level(logging.INFO, "chairlift.requests"):
+            ask("POST", GENERATIONS, json={"prompt": "a boat", "n": 99}, headers=headers)
+    finally:
+        caplog.handler.removeFilter(name_trace)
+    [refused] = caplog.records
+    assert refused.fields["trace_id"] == TRACE  # type: ignore[attr-defined]
 
 
 def test_a_job_is_in_the_trace_of_the_request_that_brought_it(ask: Any, spans: Spans) -> None:
@@ -242,9 +255,12 @@ def test_spans_go_to_the_endpoint_of_the_environment(
         ride.answer.cancel()
         tracing(ride)
 
+    handlers = logging.getLogger().handlers
     with open_tracing() as tracing:
         assert tracing is not None
+        assert all(name_trace in handler.filters for handler in handlers)
         asyncio.run(cancel(tracing))
+    assert not any(name_trace in handler.filters for handler in handlers)
     [[resource]] = [request.resource_spans for request in collector]
     service = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
     assert service["service.name"] == name

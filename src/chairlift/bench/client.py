@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Mapping
@@ -107,8 +108,10 @@ class Client:
         except TimeoutError:
             message = f"no answer within {self._timeout:g} s"
             return _failed(None, "timeout", message)
+        except aiohttp.ClientConnectorError as error:
+            return _failed(None, "not connected", _why_not_connected(error))
         except (aiohttp.ClientError, OSError) as error:
-            return _failed(None, "connection", str(error) or type(error).__name__)
+            return _failed(None, "connection lost", str(error) or type(error).__name__)
         finish = time.perf_counter()
         return _read(response.status, content, finish, body.get("n", 1))
 
@@ -134,6 +137,15 @@ def generations_url(base_url: str) -> str:
 def _failed(status: int | None, error: str, message: str) -> Answer:
     finish = time.perf_counter()
     return Answer(finish=finish, status=status, error=error, message=message[:MAX_QUOTED])
+
+
+def _why_not_connected(error: aiohttp.ClientConnectorError) -> str:
+    """Without what aiohttp says about TLS even where there is none."""
+    cause = error.os_error
+    # asyncio has words of its own, TLS and DNS have numbers of their own.
+    is_number = not isinstance(error, aiohttp.ClientSSLError) and (cause.errno or 0) > 0
+    reason = os.strerror(cause.errno or 0) if is_number else str(cause.strerror or cause)
+    return f"{error.host}:{error.port}: {reason}"
 
 
 def _read(status: int, content: bytes, finish: float, n: object) -> Answer:

@@ -26,9 +26,17 @@ DISTRIBUTIONS = {
 """Of what, and how it is called."""
 
 
-def plot(records: Sequence[Record], path: Path) -> None:
+def plot(
+    records: Sequence[Record], path: Path, *, title: str, goodput_s: float | None = None
+) -> None:
     """Write a PNG file: how latencies are distributed, how they grow, and how many requests come
     and go.
+
+    Args:
+        records: Of all requests that were sent.
+        path: The file.
+        title: What stands above.
+        goodput_s: An objective: seconds of latency, which are drawn as a line.
 
     Raises:
         ConfigurationError: matplotlib isn't installed, or the file can't be written.
@@ -37,12 +45,21 @@ def plot(records: Sequence[Record], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 4.5), layout="constrained")
+    figure.suptitle(title)
     distribution, latencies, rates = figure.subplots(1, 3)
     _draw_distribution(distribution, records)
     _draw_latencies(latencies, records)
     _draw_rates(rates, records)
+    if goodput_s is not None:
+        objective = {"color": "green", "linestyle": "dashed", "linewidth": 1, "label": "objective"}
+        distribution.axvline(goodput_s, **objective)
+        latencies.axhline(goodput_s, **objective)
+        latencies.set_ylim(top=max(latencies.get_ylim()[1], 1.05 * goodput_s))
     for axes in (distribution, latencies, rates):
         axes.grid(alpha=0.3)
+        axes.set_xlim(left=0)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
     try:
         figure.savefig(path, dpi=120, format="png")
     except OSError as error:
@@ -67,11 +84,19 @@ def _draw_distribution(axes: Axes, records: Sequence[Record]) -> None:
         values = [value for one in completed if (value := MEASURES[name](one)) is not None]
         if values:
             axes.ecdf(values, label=label)
-    for share in (0.5, 0.95, 0.99):
+    for share, above in ((0.5, True), (0.95, False), (0.99, True)):
         axes.axhline(share, color="grey", linewidth=0.6, linestyle="dotted")
-    axes.set(xlabel="seconds", ylabel="share of the requests within", ylim=(0, 1.02))
-    axes.set_xlim(left=0)
-    _add_legend(axes)
+        axes.text(
+            0.005,
+            share,
+            f"p{100 * share:g}",
+            transform=axes.get_yaxis_transform(),
+            verticalalignment="bottom" if above else "top",
+            color="grey",
+            fontsize="x-small",
+        )
+    axes.set(title="How long requests took", xlabel="seconds", ylabel="share of requests within")
+    axes.set_ylim(0, 1.04)
 
 
 def _draw_latencies(axes: Axes, records: Sequence[Record]) -> None:
@@ -84,9 +109,8 @@ def _draw_latencies(axes: Axes, records: Sequence[Record]) -> None:
     failed = [one for one in records if one.error is not None]
     if failed:
         axes.plot(*_points(failed), "kx", label="failed")
-    axes.set(xlabel="arrival, s", ylabel="arrival to answer, s")
+    axes.set(title="Each by its arrival", xlabel="arrival, s", ylabel="arrival to answer, s")
     axes.set_ylim(bottom=0)
-    _add_legend(axes)
 
 
 def _points(records: Sequence[Record]) -> tuple[list[float], list[float]]:
@@ -98,17 +122,16 @@ def _points(records: Sequence[Record]) -> tuple[list[float], list[float]]:
 def _draw_rates(axes: Axes, records: Sequence[Record]) -> None:
     """Of equal stretches of the run."""
     arrivals = [one.arrival_s for one in records]
-    finishes = [one.finish_s for one in records if one.is_completed and one.finish_s is not None]
-    end = max([*arrivals, *finishes], default=0.0)
-    edges = np.linspace(0.0, end or 1.0, min(max(len(records) // 8, 5), 40) + 1)
-    for name, moments in (("arrivals", arrivals), ("answers", finishes)):
+    ends = [(one.finish_s, one.is_completed) for one in records if one.finish_s is not None]
+    answers = [moment for moment, completed in ends if completed]
+    failures = [moment for moment, completed in ends if not completed]
+    end = max([*arrivals, *answers, *failures], default=0.0)
+    edges = np.linspace(0.0, end or 1.0, min(max(len(records) // 5, 10), 40) + 1)
+    series = {"arrivals": (arrivals, "C0"), "answers": (answers, "C1")}
+    if failures:
+        series["failures"] = (failures, "black")
+    for name, (moments, colour) in series.items():
         counts, _ = np.histogram(moments, edges)
-        axes.stairs(counts / np.diff(edges), edges, label=name, linewidth=1.5)
-    axes.set(xlabel="time, s", ylabel="requests a second")
+        axes.stairs(counts / np.diff(edges), edges, label=name, color=colour, linewidth=1.5)
+    axes.set(title="How they came and went", xlabel="time, s", ylabel="requests a second")
     axes.set_ylim(bottom=0)
-    _add_legend(axes)
-
-
-def _add_legend(axes: Axes) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")

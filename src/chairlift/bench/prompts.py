@@ -45,8 +45,9 @@ def read_prompts(path: Path) -> Prompts:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"the prompts {path} can't be read: {error}") from None
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8"
+        raise ConfigurationError(f"the prompts {path} can't be read: {reason}") from None
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         raise ConfigurationError(f"the file {path} has no prompts")

@@ -144,7 +144,7 @@ def create_summary(
             name: _distribution(measure(record) for record in completed)
             for name, measure in MEASURES.items()
         },
-        errors=Counter(str(record.error) for record in errors),
+        errors=dict(Counter(str(record.error) for record in errors)),
         messages={str(record.error): record.message or "" for record in reversed(errors)},
         most_in_flight=_most_in_flight(records),
         mean_in_flight=_per_second(sum(record.response_s or 0.0 for record in ended), duration),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +14,7 @@ import chairlift
 from chairlift.cli.bench import bench
 from chairlift.cli.deploy import deploy
 from chairlift.cli.generate import generate
+from chairlift.cli.groups import GroupedCommand
 from chairlift.cli.options import console
 from chairlift.cli.profile import profile
 from chairlift.cli.serve import serve
@@ -20,17 +22,16 @@ from chairlift.cli.simulate import simulate
 from chairlift.errors import ChairliftError
 
 app = typer.Typer(
-    help="A server for diffusion models: requests get on and off the running batch at every step.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command()(serve)
-app.command()(generate)
-app.command()(profile)
-app.command()(simulate)
-app.command()(bench)
-app.command()(deploy)
+app.command(cls=GroupedCommand)(serve)
+app.command(cls=GroupedCommand)(generate)
+app.command(cls=GroupedCommand)(profile)
+app.command(cls=GroupedCommand)(simulate)
+app.command(cls=GroupedCommand)(bench)
+app.command(cls=GroupedCommand)(deploy)
 
 
 def main() -> None:
@@ -46,4 +47,20 @@ def main() -> None:
 @app.command()
 def version() -> None:
     """Print the version."""
-    Console().print(chairlift.__version__)
+    Console().print(chairlift.__version__, highlight=False)
+
+
+def _version_option(given: bool) -> None:
+    if given:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version_option, is_eager=True, help=version.__doc__),
+    ] = False,
+) -> None:
+    """A server for diffusion models: requests get on and off the running batch at every step."""

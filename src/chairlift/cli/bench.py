@@ -131,7 +131,13 @@ def bench(
     if settings.plot:
         from chairlift.bench.plot import plot as draw
 
-        draw(run.records, settings.plot)
+        draw(
+            run.records,
+            settings.plot,
+            title=f"{settings.base_url}: {summary.completed} of {summary.planned} requests "
+            f"completed, {summary.throughput:.3g} a second",
+            goodput_s=settings.goodput_s,
+        )
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     if not summary.completed:

@@ -84,7 +84,7 @@ def deploy(
     max_queue_per_key: Annotated[
         int | None, typer.Option(help="The most pictures of one API key, accepted and not done.")
     ] = None,
-    max_megapixel_steps: MaxMegapixelSteps = 4000.0,
+    max_megapixel_steps: MaxMegapixelSteps = 6000.0,
     max_streams: Annotated[
         int, typer.Option(help="The most event streams that a front end has open.")
     ] = 2048,

@@ -43,6 +43,14 @@ if TYPE_CHECKING:
     from chairlift.engine.engine import Engine
 
 
+SETTINGS = (
+    *("negative_prompt", "steps", "guidance_scale", "true_cfg_scale", "guidance_scale_2"),
+    *("guidance_rescale", "cfg_truncation", "cfg_normalization", "sampler", "seed", "n"),
+    *("width", "height", "frames", "output_format", "output_compression"),
+)
+"""The parameters that say what a picture is to be, as :func:`create_request` has them."""
+
+
 def generate(
     context: typer.Context,
     prompts: Annotated[
@@ -67,6 +75,22 @@ def generate(
     true_cfg_scale: Annotated[
         float | None, typer.Option(help="Weight of classifier-free guidance (FLUX, Qwen-Image).")
     ] = None,
+    guidance_scale_2: Annotated[
+        float | None,
+        typer.Option(help="Weight of the prompt in the low-noise expert (Wan 2.2)."),
+    ] = None,
+    guidance_rescale: Annotated[
+        float | None,
+        typer.Option(help="0 to 1: how far guidance keeps the contrast (Stable Diffusion, SDXL)."),
+    ] = None,
+    cfg_truncation: Annotated[
+        float | None,
+        typer.Option(help="0 to 1: the share of the way after which guidance is off (Z-Image)."),
+    ] = None,
+    cfg_normalization: Annotated[
+        float | None,
+        typer.Option(help="Bound on how much longer guidance makes an output (Z-Image)."),
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="One of the model's samplers.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Image i uses seed + i; random when left out.")
@@ -77,6 +101,9 @@ def generate(
     frames: Annotated[int | None, typer.Option(help="Of a video.")] = None,
     output_format: Annotated[
         str | None, typer.Option(help=", ".join((*IMAGE_FORMATS, *VIDEO_FORMATS)))
+    ] = None,
+    output_compression: Annotated[
+        int | None, typer.Option(help="Quality of JPEG and WebP, 0 to 100; left out, 90.")
     ] = None,
     lora: Annotated[
         list[str] | None,
@@ -107,21 +134,12 @@ def generate(
 
     hide_progress_bars()
     loras = [_parse_lora(one) for one in lora or ()]
-    settings: dict[str, Any] = {
-        "negative_prompt": negative_prompt,
-        "steps": steps,
-        "guidance_scale": guidance_scale,
-        "true_cfg_scale": true_cfg_scale,
-        "sampler": sampler,
-        "seed": seed,
-        "n": n,
-        "width": width,
-        "height": height,
-        "frames": frames,
-        "output_format": output_format,
-        "loras": [LoraUse(path, scale) for path, scale in loras],
-    }
-    given = {name: value for name, value in settings.items() if value is not None}
+    names = {path: path for path, _ in loras}
+    if picture is not None:
+        names = picture.lora_names(names)
+    given = {name: value for name in SETTINGS if (value := context.params[name]) is not None}
+    if loras:
+        given["loras"] = [LoraUse(names[path], scale) for path, scale in loras]
     with _loading_progress() as on_progress:
         engine = Engine(
             model,
@@ -130,7 +148,7 @@ def generate(
             device=parse_device(device),
             dtype=dtype,
             load_format=load_format,
-            loras={path: path for path, _ in loras},
+            loras={name: path for path, name in names.items()},
             offload_text_encoders=offload_text_encoders,
             attention_backend=attention_backend,
             compile=compile,
@@ -171,21 +189,23 @@ def _loading_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _generate(engine: Engine, prompts: list[str], settings: dict[str, Any], output: Path) -> None:
-    """Generate with a bar over the steps of all rows, and save."""
+    """Generate with a bar over the evaluations of all rows, and save."""
     from chairlift.engine.messages import Activity
 
     start = time.monotonic()
     columns = (TextColumn("denoising"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with _progress(*columns) as progress:
         task = progress.add_task("", total=None)
+        rows = len(prompts) * settings["n"]
 
         def on_activity(activity: Activity) -> None:
-            progress.advance(task, sum(len(tick.riders) for tick in activity.ticks))
+            riders = [rider for tick in activity.ticks for rider in tick.riders]
+            if riders:  # All rows have as many evaluations.
+                total = rows * riders[0].evaluations
+                progress.update(task, advance=len(riders), total=total)
 
         engine.on_activity = on_activity
         futures = [engine.submit(prompt, **settings) for prompt in prompts]
-        steps = settings.get("steps", engine.card.defaults.steps)
-        progress.update(task, total=len(prompts) * settings["n"] * steps)
         pictures = [picture for future in futures for picture in future.result()]
     seconds = time.monotonic() - start
     _warn(dict.fromkeys(text for one in pictures for text in one.request.warnings))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import textwrap
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ class LikePicture:
                 f"say where they are: {_shorten(' '.join(options))}"
             )
 
+    def lora_names(self, paths: Iterable[str]) -> dict[str, str]:
+        """How LoRAs are called, by their paths: as in the picture, where that is the name of the
+        file, wherever it lies. So a picture whose LoRAs were somewhere else, or were a server's,
+        is made again with the same text in it.
+        """
+        known = {_file_name(name): name for name, _ in self.settings.loras}
+        return {path: known.pop(_file_name(path), path) for path in paths}
+
     def arguments(self, card: ModelCard) -> dict[str, Any]:
         """What :func:`chairlift.validation.create_request` makes the picture from."""
         return {"output_format": self.output_format} | self.settings.arguments(card.guidance)
@@ -100,6 +109,10 @@ def _read_text(path: Path) -> tuple[str | None, str]:
         raise ConfigurationError(f"{path} can't be read: {error.strerror or error}") from None
     except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise ConfigurationError(f"{path} can't be read: {error}") from None
+
+
+def _file_name(path: str) -> str:
+    return Path(path).name.removesuffix(".safetensors")
 
 
 def _shorten(names: str) -> str:

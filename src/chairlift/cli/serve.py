@@ -74,7 +74,7 @@ def serve(
     max_queue_per_key: Annotated[
         int | None, typer.Option(min=1, help="The most of them that came with one API key.")
     ] = None,
-    max_megapixel_steps: MaxMegapixelSteps = 4000.0,
+    max_megapixel_steps: MaxMegapixelSteps = 6000.0,
     max_streams: Annotated[
         int, typer.Option(min=1, help="The most event streams that are open.")
     ] = 2048,

@@ -32,7 +32,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The most requests that a replica has at a time."""
     max_queue_per_key: int | None = None
     """The most pictures of one API key that a front end has accepted and are not done."""
-    max_megapixel_steps: float = 4000.0
+    max_megapixel_steps: float = 6000.0
     """The most work of one request, see :class:`~chairlift.server.limits.Limits`."""
     max_streams: int = 2048
     """The most event streams that a front end has open."""

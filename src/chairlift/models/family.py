@@ -80,6 +80,14 @@ class Family(Adapter):
 
     # ------------------------------------------------------------------ what a family writes
 
+    @classmethod
+    def require_packages(cls) -> None:
+        """Look for what only this family needs, before anything is loaded.
+
+        Raises:
+            ConfigurationError: A package is missing.
+        """
+
     @abstractmethod
     def encode_texts(self, texts: Sequence[str | None]) -> list[Conditioning]:
         """The conditioning of each text; None stands for a negative prompt that wasn't given."""

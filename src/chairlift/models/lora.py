@@ -73,6 +73,7 @@ class Loras:
             raise ConfigurationError(f"two LoRAs are named {file.name!r}")
         _require_peft()
         weights, alphas = self._read(file, networks)
+        adapter = _adapter(len(self.names))
         changed = {key.split(".", 1)[0] for key in weights}
         if strangers := sorted(changed - networks.keys()):
             raise ModelError(f"{file.path}: it changes {strangers[0]}, which the model hasn't")
@@ -80,10 +81,10 @@ class Loras:
             own = {key: value for key, value in weights.items() if key.startswith(f"{name}.")}
             self._check(file, own)
             try:
-                self._inject(file.name, name, networks[name], own, alphas)
+                self._inject(adapter, name, networks[name], own, alphas)
             except (RuntimeError, ValueError, KeyError) as error:
                 raise ModelError(f"{file.path} doesn't fit {name}: {_reason(error)}") from None
-            self._hook(file, networks[name], own)
+            self._hook(file, adapter, networks[name], own)
         self.names = (*self.names, file.name)
 
     def scales(self, uses: Iterable[LoraUse]) -> Tensor:
@@ -154,7 +155,9 @@ class Loras:
                 dict(weights), prefix=name, network_alphas=alphas, adapter_name=adapter
             )
 
-    def _hook(self, file: LoraFile, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    def _hook(
+        self, file: LoraFile, adapter: str, network: nn.Module, weights: Mapping[str, Tensor]
+    ) -> None:
         """Switch off PEFT's forward and hook every layer, each once."""
         from peft.tuners.lora import LoraLayer
 
@@ -164,7 +167,7 @@ class Loras:
             if id(layer) not in self._hooked:
                 self._hooked.add(id(layer))
                 layer.register_forward_hook(self._add)
-        changed = sum(file.name in layer.lora_A for layer in layers)
+        changed = sum(adapter in layer.lora_A for layer in layers)
         wanted = sum("lora_A." in key or ".down." in key for key in weights)
         if changed < wanted:
             raise ModelError(
@@ -174,13 +177,20 @@ class Loras:
 
     def _add(self, layer: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         for name in self._applied:
-            if name in layer.lora_A:
-                down, up = layer.lora_A[name], layer.lora_B[name]
+            index = self.names.index(name)
+            adapter = _adapter(index)
+            if adapter in layer.lora_A:
+                down, up = layer.lora_A[adapter], layer.lora_B[adapter]
                 change = up(down(inputs[0].to(down.weight.dtype)))
-                scales = self._scales[:, self.names.index(name)] * layer.scaling[name]
+                scales = self._scales[:, index] * layer.scaling[adapter]
                 ones = (1,) * (output.dim() - 1)
                 output = output + change * scales.view(-1, *ones).to(change.dtype)
         return output
+
+
+def _adapter(index: int) -> str:
+    """PEFT's name for a LoRA. Ours may be a path, and torch takes no name with a dot in it."""
+    return f"adapter{index}"
 
 
 @contextmanager

@@ -97,6 +97,7 @@ def load_model(
     source = find_model(model, choose_load_format(load_format))
     family = find_family(source)
     require_components(source, ["scheduler", *(family.classes.keys() - family.optional)])
+    family.require_packages()
     with _explained(source, progress) as note:
         adapter = family(
             load_checkpoint(

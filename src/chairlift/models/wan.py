@@ -53,7 +53,6 @@ class Wan(Family):
     max_decode_rows = 1
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        _require_pyav()
         super().__init__(checkpoint)
         self.noise_dtype = torch.float32
         parts = checkpoint.parts
@@ -70,6 +69,14 @@ class Wan(Family):
             samplers=FLOW_SAMPLERS,
             guidance=Guidance(options=("guidance_scale_2",) if experts else ()),
         )
+
+    @classmethod
+    def require_packages(cls) -> None:
+        try:
+            import av  # noqa: F401
+        except ImportError:
+            reason = "videos need PyAV: pip install 'chairlift[video]'"
+            raise ConfigurationError(reason) from None
 
     def batch_key(self, request: GenerationRequest) -> BatchKey:
         """That of the denoiser for high noise; see :meth:`legs`."""
@@ -190,10 +197,3 @@ def _find_boundary(checkpoint: Checkpoint) -> float:
     if "transformer" in missing:
         return math.inf
     return float(ratio or 0) * int(checkpoint.scheduler_config.get("num_train_timesteps", 1000))
-
-
-def _require_pyav() -> None:
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        raise ConfigurationError("videos need PyAV: pip install 'chairlift[video]'") from None

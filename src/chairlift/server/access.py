@@ -6,6 +6,8 @@ sees or ends them.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import ipaddress
 import logging
@@ -80,10 +82,12 @@ class KeyCheck:
     Args:
         app: What is behind it.
         access: With at least one key.
+        basic: How the paths begin that also take a key as the password of HTTP's basic scheme.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, basic: tuple[str, ...] = ()) -> None:
         self._app = app
+        self._basic = basic
         self._open_metrics = access.open_metrics
         self._digests = [_digest(key.encode()) for key in access.keys]
         self._owners = [owner_of(key) for key in access.keys]
@@ -92,7 +96,8 @@ class KeyCheck:
         if scope["type"] != "http" or is_open(scope["path"], open_metrics=self._open_metrics):
             await self._app(scope, receive, send)
             return
-        number = self._find_key(Headers(scope=scope))
+        sent = self._sent_key(Headers(scope=scope), scope["path"])
+        number = None if sent is None else self._find_key(sent)
         if number is None:
             error = InvalidApiKey("send the API key as a bearer token")
             await error_response(Request(scope), error)(scope, receive, send)
@@ -101,15 +106,27 @@ class KeyCheck:
         owner.set(self._owners[number - 1])
         await self._app(scope, receive, send)
 
-    def _find_key(self, headers: Headers) -> int | None:
-        """The number of the key that was sent, from 1."""
+    def _sent_key(self, headers: Headers, path: str) -> bytes | None:
+        """What came as a key."""
         scheme, _, given = headers.get("Authorization", "").partition(" ")
         # Headers are decoded as Latin-1; so encoded again, these are the bytes that were sent.
-        digest = _digest(given.encode("latin-1"))
+        credentials = given.encode("latin-1")
+        if scheme.lower() == "bearer":
+            return credentials
+        if scheme.lower() == "basic" and path.startswith(self._basic):
+            try:
+                return base64.b64decode(credentials, validate=True).partition(b":")[2]
+            except binascii.Error:
+                return None
+        return None
+
+    def _find_key(self, sent: bytes) -> int | None:
+        """The number of the key that was sent, from 1."""
+        digest = _digest(sent)
         # Always with all of them, and each in constant time, so that nothing is learned from how
         # long it takes; of digests, because lengths would be.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return matches.index(True) + 1 if any(matches) and scheme.lower() == "bearer" else None
+        return matches.index(True) + 1 if any(matches) else None
 
 
 def owner_of(key: str) -> str:

@@ -7,6 +7,7 @@ import uuid
 from dataclasses import replace
 from typing import Literal
 
+from chairlift.card import ModelCard
 from chairlift.engine.ride import Ride
 from chairlift.errors import InvalidRequest, KeyQueueFull, QueueFull, UnknownModel
 from chairlift.request import GenerationRequest
@@ -45,6 +46,20 @@ def admit(
     return request
 
 
+def require_pictures(card: ModelCard) -> None:
+    """Whoever waits for an answer waits for pictures: a video takes minutes, and its caller's
+    connection may not last so long.
+
+    Raises:
+        InvalidRequest: The model makes videos.
+    """
+    if card.is_video:
+        raise InvalidRequest(
+            f"model is {card.id!r}, which makes videos; they are made by POST /v1/jobs",
+            param="model",
+        )
+
+
 def _check_work(request: GenerationRequest, limits: Limits) -> None:
     """Refuse what can never be accepted."""
     pixels = request.width * request.height * request.frames
@@ -71,13 +86,14 @@ def _check_room(request: GenerationRequest, state: ServerState) -> None:
         own = sum(ride.request.n for ride in rides if ride.request.owner == request.owner)
         if own + request.n > limits.max_queue_per_key:
             raise KeyQueueFull(
-                f"{own} pictures of this API key are accepted and not done, of at most "
-                f"{limits.max_queue_per_key}",
+                f"n is {request.n}; {own} pictures of this API key are accepted and not done, "
+                f"of at most {limits.max_queue_per_key}",
                 retry_after=retry_after,
             )
     if pending + request.n > limits.max_queue:
         raise QueueFull(
-            f"{pending} pictures are accepted and not done, of at most {limits.max_queue}",
+            f"n is {request.n}; {pending} pictures are accepted and not done, of at most "
+            f"{limits.max_queue}",
             retry_after=retry_after,
         )
 
@@ -104,7 +120,9 @@ async def admit_job(
     )
 
 
-def eta_header(ride: Ride) -> dict[str, str]:
-    """The seconds that were predicted when the engine took the request."""
-    seconds = ride.predicted_s
-    return {} if seconds is None else {"X-Chairlift-Eta": f"{seconds:.3f}"}
+def ride_headers(ride: Ride) -> dict[str, str]:
+    """Its id, and the seconds that were predicted when the engine took the request."""
+    headers = {"X-Chairlift-Id": ride.request.id}
+    if ride.predicted_s is not None:
+        headers["X-Chairlift-Eta"] = f"{ride.predicted_s:.3f}"
+    return headers

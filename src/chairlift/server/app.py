@@ -79,6 +79,7 @@ def create_app(
     app.add_middleware(BrowserGuard, access=access)
     app.add_middleware(Intake, limits=limits)
     if access.keys:
-        app.add_middleware(KeyCheck, access=access)
+        basic = a1111.PATHS if compat == "a1111" else ()
+        app.add_middleware(KeyCheck, access=access, basic=basic)
     # Around all of it, so that also what is answered after an exception has an id and the headers.
     return RequestIds(with_headers(app, access))

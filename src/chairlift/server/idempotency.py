@@ -47,5 +47,7 @@ def check_key(key: str | None) -> str | None:
 def body_digest(body: ImageGenerationBody) -> bytes:
     """Equal for bodies that ask for the same; whether they want a stream doesn't matter."""
     # Not by pydantic, which can't write lone surrogates; they are refused later, and by name.
-    text = json.dumps(body.model_dump(exclude={"stream"}), sort_keys=True)
+    # A field that isn't there doesn't count, so that a later version may know more of them.
+    given = body.model_dump(exclude={"stream"}, exclude_none=True)
+    text = json.dumps(given, sort_keys=True)
     return hashlib.sha256(text.encode()).digest()

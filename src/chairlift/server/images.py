@@ -22,7 +22,7 @@ from chairlift.errors import (
     UnknownModel,
 )
 from chairlift.request import GenerationRequest
-from chairlift.server.admission import admit, admit_job, eta_header
+from chairlift.server.admission import admit, admit_job, require_pictures, ride_headers
 from chairlift.server.idempotency import IdempotencyKey, check_key
 from chairlift.server.jobs.view import to_error
 from chairlift.server.openapi import errors, events_of, header, json_of
@@ -34,9 +34,9 @@ from chairlift.server.schema import (
     ImagesAnswer,
     PartialImage,
 )
-from chairlift.server.state import ServerState, state_of
+from chairlift.server.state import state_of
 from chairlift.server.streaming import completed_events, stream_images
-from chairlift.server.waiting import unless_disconnected
+from chairlift.server.waiting import unless_disconnected, while_connected
 
 router = APIRouter()
 
@@ -45,7 +45,11 @@ EVENTS = {
     "image_generation.completed": CompletedImage,
     "error": ErrorAnswer,
 }
-ETA = header(
+HEADERS = header(
+    "X-Chairlift-Id",
+    "The request's id, by which it can be cancelled; with an `Idempotency-Key` its job's.",
+    required=True,
+) | header(
     "X-Chairlift-Eta",
     "Seconds until it is done, as predicted when it was accepted.",
     type="number",
@@ -56,7 +60,7 @@ ETA = header(
     "/v1/images/generations",
     tags=["images"],
     responses={
-        200: {"content": json_of(ImagesAnswer) | events_of(EVENTS), "headers": ETA},
+        200: {"content": json_of(ImagesAnswer) | events_of(EVENTS), "headers": HEADERS},
         **errors(
             InvalidRequest,
             UnknownModel,
@@ -76,43 +80,47 @@ async def generate_images(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Generate pictures, and wait for them or see them come. With an ``Idempotency-Key`` they are
-    made once, however often the request is repeated, even if the caller goes away.
+    made once, however often the request is repeated, even if the caller goes away. Videos are made
+    by ``POST /v1/jobs`` only.
     """
     state = state_of(request)
+    require_pictures(state.client.card)
     body.check_streaming()
     with ExitStack() as ending:
         if body.stream:
             ending.enter_context(state.streams.place())
         if key := check_key(idempotency_key):
-            return await _generate_once(state, body, key, ending)
+            return await _generate_once(request, body, key, ending)
         generation = admit(state, body, "req")
         warnings = [*body.warnings(), *generation.warnings]
         ride = state.client.submit(generation)
         if body.stream:
-            return await stream_images(ride, warnings, ending)
+            return await stream_images(request, ride, warnings, ending)
     finished = await unless_disconnected(request, ride)
-    return _answer(generation, finished.images, finished.timings, warnings, eta_header(ride))
+    return _answer(generation, finished.images, finished.timings, warnings, ride_headers(ride))
 
 
 async def _generate_once(
-    state: ServerState, body: ImageGenerationBody, key: str, ending: ExitStack
+    request: Request, body: ImageGenerationBody, key: str, ending: ExitStack
 ) -> Response:
     """The same by a job, which goes on without its caller."""
+    state = state_of(request)
     jobs = state.jobs
     job, _ = await admit_job(state, body, key)
     if body.stream and (ride := jobs.ride(job.id)):
-        return await stream_images(ride, list(job.warnings), ending, keep=True)
-    job = await jobs.wait(job.id)
+        return await stream_images(request, ride, list(job.warnings), ending, keep=True)
+    job = await while_connected(request, jobs.wait(job.id))
     if job.error is not None:
         raise to_error(job.error)
     if job.timings is None or job.request is None:
         raise RequestCancelled("the request was cancelled")
     images = [await jobs.image(job, index) for index in range(job.images)]
+    headers = {"X-Chairlift-Id": job.id, "Cache-Control": "no-store"}
     if body.stream:
         finished = Finished(request_id=job.id, images=images, timings=job.timings)
         events = completed_events(job.request, finished, list(job.warnings))
-        return Response(b"".join(events), media_type="text/event-stream")
-    return _answer(job.request, images, job.timings, list(job.warnings))
+        return Response(b"".join(events), media_type="text/event-stream", headers=headers)
+    return _answer(job.request, images, job.timings, list(job.warnings), headers)
 
 
 def _answer(
@@ -120,7 +128,7 @@ def _answer(
     images: list[bytes],
     timings: Timings,
     warnings: list[str],
-    headers: dict[str, str] | None = None,
+    headers: dict[str, str],
 ) -> Response:
     answer = ImagesAnswer(
         created=int(time.time()),

@@ -34,9 +34,9 @@ class Limits:
     """The most of them that came with one API key; None is no bound."""
     max_streams: int = 2048
     """The most event streams that are open."""
-    max_megapixel_steps: float = 4000.0
-    """The most work of one request: million pixels, times frames, steps and images. A video of 81
-    frames of 1280x720 in 50 steps is 3,732; ten pictures of 1024x1024 in 50 steps are 524."""
+    max_megapixel_steps: float = 6000.0
+    """The most work of one request: million pixels, times frames, steps and images. A video of 121
+    frames of 1280x704 in 50 steps is 5,452; ten pictures of 1024x1024 in 50 steps are 524."""
 
     spare_connections: int = 2048
     """The most open connections, beside as many as there may be streams."""

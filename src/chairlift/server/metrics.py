@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
+import chairlift
 from chairlift.engine.messages import Activity
 from chairlift.engine.ride import OUTCOMES, Ride
-from chairlift.errors import REQUEST_ERRORS, RequestCancelled, RequestError
+from chairlift.errors import (
+    REQUEST_ERRORS,
+    RequestCancelled,
+    RequestError,
+    StorageFailed,
+    Unavailable,
+)
 from chairlift.server.engine import Engine
 from chairlift.server.events import Streams
 from chairlift.server.jobs.job import JobStatus
-from chairlift.server.jobs.store import StoreStatistics
+from chairlift.server.jobs.statistics import StoreStatistics
 from chairlift.server.worker_processes import WorkerProcesses
 
 # Neighbours differ by at most a factor of 2, so that a quantile between them isn't far off.
@@ -21,15 +30,20 @@ _REQUEST_BUCKETS = (
     0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 45,
     60, 90, 120, 180, 300, 450, 600, 1200,
 )  # fmt: skip
-_QUEUE_BUCKETS = (0.01, 0.02, *_REQUEST_BUCKETS)
+_QUEUE_BUCKETS = (0.01, 0.02, 0.03, *_REQUEST_BUCKETS)
+_STAGE_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, *_QUEUE_BUCKETS)
 TICK_BUCKETS = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1,
     0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60,
 )  # fmt: skip
 ROW_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
+STAGES = ("encode", "denoise", "decode")
+
 REFUSALS = tuple(
-    code for code, error in REQUEST_ERRORS.items() if 400 <= error.status < RequestCancelled.status
+    code
+    for code, error in REQUEST_ERRORS.items()
+    if 400 <= error.status < RequestCancelled.status or error in (StorageFailed, Unavailable)
 )
 """The codes of requests that were not accepted."""
 
@@ -43,7 +57,8 @@ class Metrics:
     """
 
     def __init__(self, client: Engine, streams: Streams) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = _Registry()
+        self.registry.register(_About(client))
         self._count_requests(client)
         self._time_requests()
         self._watch_engine(client)
@@ -91,6 +106,15 @@ class Metrics:
             buckets=_QUEUE_BUCKETS,
             registry=self.registry,
         )
+        self._stage_seconds = Histogram(
+            "chairlift_stage_seconds",
+            "Time of a finished request in a stage, of its slowest picture",
+            ["stage"],
+            buckets=_STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        for stage in STAGES:
+            self._stage_seconds.labels(stage=stage)
 
     def _watch_engine(self, client: Engine) -> None:
         self._tick_seconds = Histogram(
@@ -104,6 +128,11 @@ class Metrics:
             "Rows in a tick's forward",
             buckets=ROW_BUCKETS,
             registry=self.registry,
+        )
+        self._gauge(
+            "chairlift_ready",
+            "1 while the engine takes work, otherwise 0",
+            lambda: client.takes_requests and client.is_ready,
         )
         self._gauge(
             "chairlift_backlog_seconds",
@@ -158,9 +187,41 @@ class Metrics:
             self._images.inc(ride.request.n)
             # As the caller sees it, who has also waited for the workers that died meanwhile.
             self._request_seconds.observe(asyncio.get_running_loop().time() - ride.submitted)
-            self._queue_seconds.observe(ride.answer.result().timings.queue_s)
+            timings = ride.answer.result().timings
+            self._queue_seconds.observe(timings.queue_s)
+            for stage in STAGES:
+                seconds = getattr(timings, f"{stage}_s")
+                self._stage_seconds.labels(stage=stage).observe(seconds)
 
     def _observe_activity(self, activity: Activity) -> None:
         for tick in activity.ticks:
             self._tick_seconds.observe(tick.seconds)
             self._batch_rows.observe(len(tick.riders))
+
+
+class _Registry(CollectorRegistry):
+    """Exports no time series of when each counter was made, which would be as many again."""
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in super().collect():
+            metric.samples = [
+                sample for sample in metric.samples if not sample.name.endswith("_created")
+            ]
+            yield metric
+
+
+class _About(Collector):
+    """What is served, as the labels of a metric that is always 1."""
+
+    def __init__(self, client: Engine) -> None:
+        self._client = client
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("version", "model", "dtype", "device")
+        about = GaugeMetricFamily("chairlift_info", "What is served; always 1", labels=labels)
+        try:
+            card = self._client.card
+        except Unavailable:  # The model is being loaded.
+            return
+        about.add_metric((chairlift.__version__, card.id, card.dtype, card.device), 1)
+        yield about

@@ -27,7 +27,13 @@ from chairlift.errors import (
     UnsupportedMediaType,
 )
 from chairlift.server.access import Access, is_open
-from chairlift.server.jobs.view import JobAnswer, JobEvent, JobList, JobPartialImage
+from chairlift.server.jobs.view import (
+    JobAnswer,
+    JobEvent,
+    JobList,
+    JobPartialImage,
+    RemovedJob,
+)
 from chairlift.server.request_id import HEADER
 from chairlift.server.schema import (
     CompletedImage,
@@ -43,6 +49,37 @@ VERSION = "3.2.0"
 Content = dict[str, Any]
 Responses = dict[int | str, dict[str, Any]]
 
+DESCRIPTION = """\
+Pictures, or videos, from a diffusion model. `POST /v1/images/generations` takes what OpenAI's
+clients send, and further settings flat beside it; `GET /v1/models` says which of them the served
+model has, and within which bounds. `POST /v1/jobs` takes the same; a model that makes videos makes
+them there only.
+
+Bodies are JSON, sent as `application/json`; a field that nobody knows is refused by its name. Every
+error is `{"error": {"message", "type", "param", "code"}}`, and names the field, the value and the
+bound.
+"""
+TAGS = [
+    {"name": "images", "description": "Pictures in the answer, or in a stream of events."},
+    {"name": "jobs", "description": "Requests that outlive their connection, and the server."},
+    {"name": "operations", "description": "The model, the running batch, health and metrics."},
+]
+_PROMPT = {"prompt": "a yellow boat in the middle at sunset, a sun"}
+EXAMPLES: Mapping[str, Mapping[str, dict[str, Any]]] = {
+    "generate_images": {
+        "The least": _PROMPT,
+        "Two pictures that can be had again": _PROMPT
+        | {"negative_prompt": "mountains", "n": 2, "seed": 7, "output_format": "webp"},
+        "Half-made pictures on the way": _PROMPT | {"stream": True, "partial_images": 2},
+    },
+    "submit_job": {
+        "The least": _PROMPT,
+        "Something that can wait": _PROMPT | {"n": 4, "priority": -1, "user": "newsletter"},
+    },
+    "set_policy": {"Fair between callers": {"policy": "fair"}},
+}
+"""Bodies by their operation's id, which any model takes."""
+
 _SCHEMAS = "#/components/schemas/{name}"
 _TYPES = (
     ImagesAnswer,
@@ -52,6 +89,7 @@ _TYPES = (
     JobList,
     JobEvent,
     JobPartialImage,
+    RemovedJob,
     LiftReport,
     ModelCard,
     ErrorAnswer,
@@ -146,6 +184,7 @@ def install(app: FastAPI, access: Access) -> None:
         access: Who is let in.
     """
     app.openapi_version = VERSION
+    app.description, app.openapi_tags = DESCRIPTION, TAGS
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -175,6 +214,10 @@ def _complete(document: dict[str, Any], access: Access) -> None:
         for parameter in parameters:
             parameter["schema"] = _without_null(parameter["schema"])
         parameters.append({"$ref": f"#/components/parameters/{HEADER}"})
+        if examples := EXAMPLES.get(operation["operationId"]):
+            operation["requestBody"]["content"]["application/json"]["examples"] = {
+                name: {"value": body} for name, body in examples.items()
+            }
     _add_components(document["components"], access)
 
 

@@ -179,13 +179,13 @@ async def metrics(request: Request) -> Response:
     responses={200: {"content": events_of({"message": LiftReport})}, **errors(TooManyStreams)},
 )
 async def watch_lift(request: Request) -> Response:
-    """Server-sent events: every tick with the rows that ride in it, a few ticks an event. The
-    stream ends with the server.
+    """Server-sent events: every tick with the rows that ride in it, a few ticks an event, and which
+    of the requests are the reader's own. The stream ends with the server.
     """
     state, outbox = state_of(request), Outbox()
     with ExitStack() as ending:
         ending.enter_context(state.streams.place())
-        ending.callback(state.lift.join(outbox))
+        ending.callback(state.lift.join(outbox, owner.get()))
         return EventStream(aiter(outbox), ending.pop_all().close)
 
 

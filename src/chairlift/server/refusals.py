@@ -22,7 +22,8 @@ from chairlift.validation import MAX_QUOTED
 
 def error_response(request: Request, error: RequestError) -> Response:
     """The answer for an error, which is counted and logged if it is a refusal."""
-    if error.code in REFUSALS:
+    # Who only reads that the server isn't ready was not refused anything.
+    if error.code in REFUSALS and (error.status < 500 or request.method == "POST"):
         state_of(request).metrics.observe_refused(error)
         log_refused(error, request.method, request.url.path)
     headers = {}
@@ -88,7 +89,7 @@ def _response(error: Mapping[str, str | None], status: int, headers: Any = None)
 def explain(error: RequestValidationError) -> InvalidRequest:
     """The first thing that is wrong with a body, in a sentence."""
     first = error.errors()[0]
-    kind, where = first["type"], [str(part) for part in first["loc"] if part != "body"]
+    kind, where = first["type"], [str(part) for part in first["loc"][1:]]  # without "body", "query"
     if kind == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")
     if kind == "string_unicode" and not where:

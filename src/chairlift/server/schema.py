@@ -5,6 +5,7 @@ are only for the OpenAPI description.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from chairlift.card import ModelCard
 from chairlift.engine.messages import Tick, Timings
 from chairlift.errors import InvalidRequest
-from chairlift.request import GenerationRequest, LoraUse
+from chairlift.request import IMAGE_FORMATS, VIDEO_FORMATS, GenerationRequest, LoraUse
 from chairlift.validation import (
     MAX_DEADLINE_MS,
     MAX_GUIDANCE_SCALE,
@@ -33,10 +34,12 @@ _WITHOUT_MEANING = (
     "background",
     "moderation",
     "input_fidelity",
+    "complexity",
+    "safety_identifier",
 )
 
 
-def _described(**bounds: float | str) -> Any:
+def _described(**bounds: float | str | Sequence[str]) -> Any:
     return Field(json_schema_extra={**bounds})
 
 
@@ -44,6 +47,7 @@ Text = Annotated[str, _described(maxLength=MAX_PROMPT_CHARACTERS)]
 Size = Annotated[str, _described(pattern="^(auto|[0-9]{1,9}x[0-9]{1,9})$")]
 Count = Annotated[int, _described(minimum=1)]
 Images = Annotated[int, _described(minimum=1, maximum=MAX_IMAGES)]
+Format = Annotated[str, _described(enum=[*IMAGE_FORMATS, *VIDEO_FORMATS])]
 Quality = Annotated[int, _described(minimum=0, maximum=100)]
 Previews = Annotated[int, _described(minimum=0, maximum=MAX_PARTIAL_IMAGES)]
 GuidanceScale = Annotated[float, _described(minimum=0, maximum=MAX_GUIDANCE_SCALE)]
@@ -67,14 +71,19 @@ class ImageGenerationBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    prompt: Text = Field(description="What the picture shows.")
+    prompt: Text = Field(description="What the picture or video shows.")
     model: str | None = Field(None, description="The served model's id; may be left out.")
-    n: Images | None = Field(None, description="Number of pictures; 1 by default.")
+    n: Images | None = Field(None, description="Number of pictures or videos; 1 by default.")
     size: Size | None = Field(None, description="Width x height in pixels, or `auto`.")
     response_format: Literal["b64_json"] | None = Field(
         None, description="Pictures are in the answer; there are no URLs."
     )
-    output_format: Literal["png", "jpeg", "webp"] | None = None
+    num_frames: Count | None = Field(
+        None, description="Of a video, whose model has bounds for it; a picture has 1."
+    )
+    output_format: Format | None = Field(
+        None, description="One of the model's; `mp4` is for videos."
+    )
     output_compression: Quality | None = Field(
         None, description="Quality of JPEG and WebP; 90 by default."
     )
@@ -94,6 +103,9 @@ class ImageGenerationBody(BaseModel):
     )
     true_cfg_scale: GuidanceScale | None = Field(
         None, description="Weight of classifier-free guidance where that isn't guidance_scale."
+    )
+    guidance_scale_2: GuidanceScale | None = Field(
+        None, description="Weight for the second expert, from 1 on (Wan 2.2 with two experts)."
     )
     guidance_rescale: float | None = Field(
         None, description="0 to 1, how far guidance keeps the contrast (Stable Diffusion, SDXL)."
@@ -119,20 +131,16 @@ class ImageGenerationBody(BaseModel):
     background: str | None = Field(None, description="Accepted, no effect.")
     moderation: str | None = Field(None, description="Accepted, no effect.")
     input_fidelity: str | None = Field(None, description="Accepted, no effect.")
+    complexity: str | None = Field(None, description="Accepted, no effect.")
+    safety_identifier: str | None = Field(None, description="Accepted, no effect; see `user`.")
 
     def to_request(self, card: ModelCard, id: str, caller: str = "") -> GenerationRequest:
         """The request, with the model's defaults filled in. ``user`` says whose it is, or else
         ``caller``.
 
         Raises:
-            InvalidRequest: A value is out of bounds, or the model makes videos.
+            InvalidRequest: A value is out of bounds.
         """
-        if card.is_video:
-            raise InvalidRequest(
-                f"model is {card.id!r}, which makes videos; they are not offered over HTTP yet, "
-                "only by chairlift generate",
-                param="model",
-            )
         width, height = parse_size(self.size)
         return create_request(
             card,
@@ -141,9 +149,11 @@ class ImageGenerationBody(BaseModel):
             negative_prompt=self.negative_prompt,
             width=width,
             height=height,
+            frames=self.num_frames,
             steps=self.num_inference_steps,
             guidance_scale=self.guidance_scale,
             true_cfg_scale=self.true_cfg_scale,
+            guidance_scale_2=self.guidance_scale_2,
             guidance_rescale=self.guidance_rescale,
             cfg_truncation=self.cfg_truncation,
             cfg_normalization=self.cfg_normalization,
@@ -291,6 +301,8 @@ class LiftReport(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     backlog_seconds: float
     queue: list[Queued]
+    own: list[str] | None
+    """Which of the requests in ``ticks`` and ``queue`` the reader may end; None for all of them."""
 
 
 class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):

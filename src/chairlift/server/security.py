@@ -23,9 +23,9 @@ from chairlift.server.request_id import HEADER
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """They change nothing."""
-CORS_METHODS = ("GET", "POST", "PUT")
+CORS_METHODS = ("GET", "POST", "PUT", "DELETE")
 CORS_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", HEADER)
-CORS_EXPOSED = (HEADER, "X-Chairlift-Eta", "Retry-After", "Location")
+CORS_EXPOSED = (HEADER, "X-Chairlift-Id", "X-Chairlift-Eta", "Retry-After", "Location")
 
 JSON = "application/json"
 RESOURCE_POLICY = "Cross-Origin-Resource-Policy"

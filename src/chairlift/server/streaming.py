@@ -7,31 +7,34 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
+from fastapi import Request
 from starlette.responses import Response
 
 from chairlift.engine.messages import Finished, Preview
 from chairlift.engine.ride import Ride
 from chairlift.errors import RequestError
 from chairlift.request import GenerationRequest
-from chairlift.server.admission import eta_header
+from chairlift.server.admission import ride_headers
 from chairlift.server.events import EventStream, Outbox, format_event
 from chairlift.server.partials import Partials
 from chairlift.server.schema import CompletedImage
+from chairlift.server.waiting import while_connected
 
 
 async def stream_images(
-    ride: Ride, warnings: list[str], ending: ExitStack, keep: bool = False
+    request: Request, ride: Ride, warnings: list[str], ending: ExitStack, keep: bool = False
 ) -> Response:
     """The stream of a request, which begins when the engine has accepted it.
 
     Args:
-        ride: It.
+        request: The caller's.
+        ride: What it has become.
         warnings: For the last events.
         ending: What is to be closed at the end of the stream; it is taken over.
         keep: Whether it goes on when its reader goes away.
 
     Raises:
-        RequestError: The engine doesn't take it.
+        RequestError: The engine doesn't take it, or the caller has gone.
     """
     outbox, partials = Outbox(), Partials(ride.request)
 
@@ -50,10 +53,10 @@ async def stream_images(
     ride.listeners.add(show)
     ending.callback(ride.listeners.discard, show)
     ride.answer.add_done_callback(end)
-    await ride.reach(ride.accepted)
+    await while_connected(request, ride.reach(ride.accepted))
     if ride.answer.done():
         ride.answer.result()
-    return EventStream(aiter(outbox), ending.pop_all().close, eta_header(ride))
+    return EventStream(aiter(outbox), ending.pop_all().close, ride_headers(ride))
 
 
 def _last_events(ride: Ride, warnings: list[str]) -> list[bytes]:

@@ -9,6 +9,7 @@ of the HTTP request; it goes on with the trace that the caller's ``traceparent``
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Iterator, MutableMapping
@@ -20,7 +21,13 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, StatusCode, set_span_in_context
+from opentelemetry.trace import (
+    Span,
+    StatusCode,
+    format_trace_id,
+    get_current_span,
+    set_span_in_context,
+)
 
 import chairlift
 from chairlift.engine.messages import Timings
@@ -97,6 +104,7 @@ class Tracing:
 @contextmanager
 def exported_traces() -> Iterator[Tracing]:
     """Tracing to the OTLP endpoint that the environment names; at the end what is left is sent.
+    Meanwhile log lines have the id of the trace that they belong to.
 
     Raises:
         ConfigurationError: The environment asks for another protocol than OTLP over HTTP.
@@ -110,10 +118,25 @@ def exported_traces() -> Iterator[Tracing]:
     resource = Resource.create(ours).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    handlers = logging.getLogger().handlers
+    for handler in handlers:
+        handler.addFilter(name_trace)
     try:
         yield Tracing(provider)
     finally:
+        for handler in handlers:
+            handler.removeFilter(name_trace)
         provider.shutdown()
+
+
+def name_trace(record: logging.LogRecord) -> bool:
+    """A filter for log records: what is logged on the way of a request has its trace's id."""
+    context = get_current_span().get_span_context()
+    if context.is_valid:
+        record.fields = getattr(record, "fields", {}) | {
+            "trace_id": format_trace_id(context.trace_id)
+        }
+    return True
 
 
 def _only_reads(scope: MutableMapping[str, Any]) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from fastapi import Request
 
 from chairlift.engine.messages import Finished
 from chairlift.engine.ride import Ride
 from chairlift.errors import RequestCancelled
+
+T = TypeVar("T")
 
 
 async def unless_disconnected(request: Request, ride: Ride) -> Finished:
@@ -18,15 +21,24 @@ async def unless_disconnected(request: Request, ride: Ride) -> Finished:
     Raises:
         RequestCancelled: The caller has gone.
     """
-    gone = asyncio.ensure_future(_disconnection(request))
-    either: set[asyncio.Future[Any]] = {ride.answer, gone}
+    return await while_connected(request, ride.answer)
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """Wait for ``work``, and cancel it when the caller goes away.
+
+    Raises:
+        RequestCancelled: The caller has gone.
+    """
+    gone, working = asyncio.ensure_future(_disconnection(request)), asyncio.ensure_future(work)
+    either: set[asyncio.Future[Any]] = {working, gone}
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not ride.answer.done():
+        if not working.done():
             raise RequestCancelled("the caller has gone away")
-        return ride.answer.result()
+        return working.result()
     finally:
-        ride.answer.cancel()
+        working.cancel()
         gone.cancel()
 
 

@@ -102,9 +102,20 @@ def test_a_key_is_needed_here_too(engine: EngineThread) -> None:
         for name in GETS:
             assert http.get(f"/sdapi/v1/{name}").status_code == 401
         assert http.get("/internal/ping").status_code == 401
-        assert http.post(TXT2IMG, json={}, auth=("user", "secret")).status_code == 401
         http.headers["Authorization"] = "Bearer secret"
         assert draw(http)["images"]
+
+
+def test_the_key_may_be_a_password_here_and_only_here(engine: EngineThread) -> None:
+    with engine.serve(compat="a1111", api_key="secret") as http:
+        for path in ("/internal/ping", "/sdapi/v1/options"):
+            assert http.get(path, auth=("anybody", "secret")).status_code == 200
+            assert http.get(path, auth=("secret", "")).status_code == 401
+            for wrong in ("secret", "c2VjcmV0", "YTpzZWNyZXQ=!"):
+                answer = http.get(path, headers={"Authorization": f"Basic {wrong}"})
+                assert answer.status_code == 401
+                assert answer.headers["WWW-Authenticate"] == "Bearer"  # No page asks for it.
+        assert http.get("/v1/models", auth=("anybody", "secret")).status_code == 401
 
 
 # ---------------------------------------------------------------------- pictures
@@ -328,6 +339,12 @@ def test_options_may_be_said_as_they_are(webui: httpx.Client) -> None:
 @pytest.mark.parametrize("name", LISTS)
 def test_what_there_is_none_of_is_an_empty_list(webui: httpx.Client, name: str) -> None:
     assert webui.get(f"/sdapi/v1/{name}").json() == []
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "vae", "loras", "embeddings"])
+def test_lists_may_be_refreshed(webui: httpx.Client, name: str) -> None:
+    answer = webui.post(f"/sdapi/v1/refresh-{name}")
+    assert (answer.status_code, answer.json()) == (200, None)
 
 
 def test_clients_find_what_they_look_for_at_the_start(webui: httpx.Client) -> None:

@@ -59,6 +59,8 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="can't be used") as refusal:
             DataDir.open(path)
         assert "\n" not in str(refusal.value)
+        assert str(refusal.value).endswith("Not a directory")
+    assert f"{file}: Not a directory" in str(refusal.value)
     assert file.read_text() == "mine"
 
 

@@ -48,7 +48,7 @@ def submitted_by_ada(http: httpx.Client, **fields: Any) -> str:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("GET", "/images/0")],
+    [("GET", ""), ("DELETE", ""), ("GET", "/events"), ("POST", "/cancel"), ("GET", "/images/0")],
 )
 def test_a_job_is_unknown_to_the_bearers_of_other_keys(
     locked: httpx.Client, method: str, path: str

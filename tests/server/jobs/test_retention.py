@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chairlift.errors import StorageFailed, UnknownJob
+from chairlift.errors import JobNotFinished, StorageFailed, UnknownJob
 from chairlift.server.jobs import retention
 from chairlift.server.jobs.data_dir import DataDir
 from chairlift.server.jobs.store import JobStore
@@ -124,3 +124,22 @@ def test_a_removal_is_carried_through_without_its_caller(tmp_path: Path) -> None
         assert names(tmp_path / "pictures") == []
 
     asyncio.run(remove())
+
+
+def test_one_job_is_removed_if_it_has_ended(tmp_path: Path) -> None:
+    async def remove() -> list[str]:
+        async with opened(tmp_path) as store:
+            await fill(store)
+            for number in (2, 6):
+                await store.remove(job_id(number))
+                with pytest.raises(UnknownJob):
+                    await store.remove(job_id(number))
+            for number, status in ((7, "running"), (8, "queued")):
+                with pytest.raises(JobNotFinished, match=f"is {status}; cancel it first"):
+                    await store.remove(job_id(number))
+            return [job.id for job in (await store.page(limit=99)).jobs]
+
+    assert asyncio.run(remove()) == [job_id(number) for number in (8, 7, 5, 4, 3, 1)]
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        job_id(number) for number in (1, 3, 4, 5)
+    ]

@@ -24,7 +24,7 @@ from chairlift.errors import InvalidRequest, RequestCancelled, RequestError
 from chairlift.metadata import SAMPLER_NAMES, PictureSettings
 from chairlift.request import GenerationRequest
 from chairlift.server.access import owner
-from chairlift.server.admission import admit
+from chairlift.server.admission import admit, require_pictures
 from chairlift.server.compat.a1111_names import (
     AUTOMATIC,
     automatic,
@@ -122,13 +122,16 @@ def _refusal(request: Request, error: RequestError) -> Response:
 
 # Theirs isn't a part of our OpenAPI description.
 router = APIRouter(prefix="/sdapi/v1", route_class=_Route, include_in_schema=False)
+PING = "/internal/ping"
+PATHS = (f"{router.prefix}/", PING)
+"""How the paths of all routes begin. Clients send a user and a password there."""
 
 
 def install(app: FastAPI) -> None:
     """Add the routes to the application."""
     app.state.a1111_tasks = {}
     app.include_router(router)
-    app.add_api_route("/internal/ping", ping, include_in_schema=False)
+    app.add_api_route(PING, ping, include_in_schema=False)
 
 
 def _tasks(request: Request) -> dict[str, Task]:
@@ -157,6 +160,7 @@ async def text_to_image(body: TextToImageBody, request: Request) -> Response:
     """Generate pictures and wait for them. If it is interrupted, there are none."""
     state, tasks = state_of(request), _tasks(request)
     card = state.client.card
+    require_pictures(card)
     try:
         generation = admit(state, body.to_body(card), "req")
     except InvalidRequest as error:
@@ -334,6 +338,14 @@ async def upscalers() -> list[dict[str, Any]]:
 async def nothing() -> list[dict[str, Any]]:
     """There are none."""
     return []
+
+
+@router.post("/refresh-checkpoints")
+@router.post("/refresh-vae")
+@router.post("/refresh-loras")
+@router.post("/refresh-embeddings")
+async def refresh() -> None:
+    """What there is doesn't change; clients ask for it before they read a list again."""
 
 
 async def ping() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -37,8 +38,10 @@ class DataDir:
                 f"the data folder {path} is in use by another server"
             ) from error
         except OSError as error:
+            at = path if error.filename is None else Path(error.filename)
+            where = "" if at.is_relative_to(path) else f"{at}: "
             raise ConfigurationError(
-                f"the data folder {path} can't be used: {error.strerror}"
+                f"the data folder {path} can't be used: {where}{error.strerror}"
             ) from error
 
     @property
@@ -75,6 +78,8 @@ def sync_folder(path: Path) -> None:
 
 def _make_folder(path: Path) -> None:
     if not path.is_dir():
+        if path.exists():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         _make_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
         sync_folder(path.parent)

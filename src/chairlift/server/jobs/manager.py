@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeVar
 
-import msgspec
-
-from chairlift.engine.messages import Activity, Preview
+from chairlift.engine.messages import Activity
 from chairlift.engine.ride import Ride
 from chairlift.errors import (
     IdempotencyMismatch,
@@ -26,13 +24,12 @@ from chairlift.errors import (
 )
 from chairlift.request import GenerationRequest
 from chairlift.server.engine import Engine
-from chairlift.server.events import Outbox, format_event
 from chairlift.server.jobs.job import Job, JobStatus, new_job
+from chairlift.server.jobs.live import LiveJob, last_event
 from chairlift.server.jobs.recorder import Recorder
-from chairlift.server.jobs.store import Added, JobStore, Page, StoreStatistics, unknown_job
-from chairlift.server.jobs.view import JobAnswer, JobEvent, JobPartialImage, show_job
-from chairlift.server.partials import Partials
-from chairlift.server.schema import PartialImage
+from chairlift.server.jobs.statistics import StoreStatistics
+from chairlift.server.jobs.store import Added, JobStore, Page, unknown_job
+from chairlift.server.jobs.view import JobAnswer, show_job
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +39,6 @@ ACCEPTANCE_SECONDS = 0.25
 """How long an acknowledgement waits for the engine's own prediction."""
 SWEEP_SECONDS = 60.0
 """Between two looks for jobs that needn't be kept any more."""
-
-
-@dataclass(slots=True)
-class _Live:
-    """A job that has not ended."""
-
-    job: Job
-    ride: Ride
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    outboxes: set[Outbox] = field(default_factory=set)
-    shown: JobAnswer | None = None
-    """What the readers of its events were told last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +63,7 @@ class JobManager:
         self._store = store
         self._retention = retention
         self._recorder = Recorder(store)
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, LiveJob] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self._stop_listening = client.listen(self._look)
@@ -113,7 +98,7 @@ class JobManager:
         """Jobs that haven't been in a tick leave the engine and stay in the store."""
         self._leave([live for live in self._live.values() if not live.ride.boarded.is_set()])
 
-    def _leave(self, jobs: list[_Live]) -> None:
+    def _leave(self, jobs: list[LiveJob]) -> None:
         for live in jobs:
             if not live.ride.answer.done():
                 live.ride.is_kept = True
@@ -190,6 +175,23 @@ class JobManager:
                 return job
         raise JobFinished(f"the job {id} has {job.status} already")
 
+    async def remove(self, id: str, owner: str = "") -> None:
+        """Forget a job that has ended, with its pictures and its idempotency key.
+
+        Raises:
+            UnknownJob: The owner has none.
+            JobNotFinished: It has not ended.
+            StorageFailed: It couldn't be removed.
+        """
+        await self.get(id, owner)
+        await self._store.remove(id)
+
+    async def give_time(self, id: str, seconds: float) -> None:
+        """Wait until a job has ended, at most so long."""
+        if live := self._live.get(id):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(live.ended.wait(), seconds)
+
     def ride(self, id: str) -> Ride | None:
         """The ride of a job that has not ended."""
         live = self._live.get(id)
@@ -234,15 +236,28 @@ class JobManager:
         """How much is stored."""
         return await self._store.statistics()
 
-    async def image(self, job: Job, index: int) -> bytes:
-        """A picture file of a job that has succeeded.
+    async def open_image(self, job: Job, index: int) -> BinaryIO:
+        """A picture file, or a video, of a job that has succeeded. Who has it open can read it to
+        its end, even if the job is removed.
 
         Raises:
             UnknownJob: It was removed meanwhile.
             StorageFailed: The disk fails.
         """
+        return await self._of_file(lambda: self._store.picture(job, index).open("rb"), job)
+
+    async def image(self, job: Job, index: int) -> bytes:
+        """All of that file.
+
+        Raises:
+            UnknownJob: It was removed meanwhile.
+            StorageFailed: The disk fails.
+        """
+        return await self._of_file(self._store.picture(job, index).read_bytes, job)
+
+    async def _of_file(self, read: Callable[[], T], job: Job) -> T:
         try:
-            return await asyncio.to_thread(self._store.picture(job, index).read_bytes)
+            return await asyncio.to_thread(read)
         except FileNotFoundError:
             raise UnknownJob(f"the job {job.id} was removed") from None
         except OSError as error:
@@ -256,28 +271,13 @@ class JobManager:
 
     async def events(self, job: Job) -> AsyncIterator[bytes]:
         """The events of a job, from how it is now to its end."""
-        live, outbox = self._live.get(job.id), Outbox()
-        if live is None:
-            ended = await self._store.get(job.id)
-            yield _event(f"job.{ended.status}", self.show(ended))
-            return
-        partials = Partials(live.ride.request)
-
-        def show(preview: Preview) -> None:
-            if partial := partials.number(preview):
-                outbox.put(_partial_event(partial), missable=True)
-
-        outbox.put(_event("job.updated", self.show(live.job)))
-        for preview in live.ride.previews.values():
-            show(preview)
-        live.outboxes.add(outbox)
-        live.ride.listeners.add(show)
-        try:
-            async for event in outbox:
-                yield event
-        finally:
-            live.outboxes.discard(outbox)
-            live.ride.listeners.discard(show)
+        if live := self._live.get(job.id):
+            async with contextlib.aclosing(live.watch()) as events:
+                async for event in events:
+                    yield event
+        else:
+            stored = await self._store.get(job.id)
+            yield last_event(self.show(stored))
 
     # ------------------------------------------------------------------ what becomes of them
 
@@ -297,7 +297,7 @@ class JobManager:
         return added
 
     def _begin(self, job: Job, ride: Ride) -> None:
-        live = self._live[job.id] = _Live(job, ride)
+        live = self._live[job.id] = LiveJob(job, ride, self.show)
         self._keep_task(self._follow(live))
 
     def _keep_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -307,25 +307,22 @@ class JobManager:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _follow(self, live: _Live) -> None:
+    async def _follow(self, live: LiveJob) -> None:
         try:
             await self._record(live)
         except StorageFailed:
             logger.exception("what became of %s can't be written; it is played again", live.job.id)
         finally:
             del self._live[live.job.id]
-            live.ended.set()
-            for outbox in live.outboxes:
-                if live.job.status.is_terminal:
-                    outbox.put(_event(f"job.{live.job.status}", self.show(live.job)))
-                outbox.close()
+            live.end()
 
-    async def _record(self, live: _Live) -> None:
+    async def _record(self, live: LiveJob) -> None:
         """Write down when the job starts and how it ends."""
         ride, recorder = live.ride, self._recorder
         await ride.reach(ride.boarded)
         if live.job.status is JobStatus.QUEUED and ride.boarded.is_set():
             live.job = await recorder.start(live.job)
+            live.tell()
         try:
             finished = await ride.answer
         except (RequestCancelled, asyncio.CancelledError):
@@ -340,13 +337,7 @@ class JobManager:
     def _look(self, activity: Activity) -> None:
         """Tell the readers of events what has changed."""
         for live in self._live.values():
-            if not live.outboxes:
-                continue
-            answer = self.show(live.job)
-            if live.shown is None or _changes(answer) != _changes(live.shown):
-                live.shown = answer
-                for outbox in live.outboxes:
-                    outbox.put(_event("job.updated", answer), missable=True)
+            live.tell()
 
     async def _sweep(self) -> None:
         """Remove, again and again, what needn't be kept any more."""
@@ -366,16 +357,3 @@ def _checked(job: Job, digest: bytes | None) -> Job:
     if job.body_digest != digest:
         raise IdempotencyMismatch(f"the Idempotency-Key came with another request before, {job.id}")
     return job
-
-
-def _changes(answer: JobAnswer) -> tuple[object, ...]:
-    return answer.status, answer.progress, answer.position
-
-
-def _event(name: str, answer: JobAnswer) -> bytes:
-    return format_event(JobEvent(type=name, job=answer), name)
-
-
-def _partial_event(partial: PartialImage) -> bytes:
-    event = JobPartialImage(**msgspec.structs.asdict(partial))
-    return format_event(event, "job.partial_image")

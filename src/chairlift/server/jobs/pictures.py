@@ -22,7 +22,7 @@ class PictureFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def file(self, job_id: str, index: int, output_format: OutputFormat) -> Path:
         """Where a picture is; no name but a job's id and a known format becomes a path.
@@ -49,7 +49,7 @@ class PictureFolder:
                 _write_file(draft / _file_name(index, output_format), image)
             sync_folder(draft)
             os.rename(draft, folder)
-            sync_folder(self._path)
+            sync_folder(self.path)
         except OSError as error:
             self.discard(job_id)
             raise StorageFailed(f"the pictures can't be stored: {error.strerror}") from error
@@ -87,13 +87,13 @@ class PictureFolder:
         Raises:
             OSError: Something can't be removed.
         """
-        for entry in list(self._path.iterdir()):
+        for entry in list(self.path.iterdir()):
             if _OURS.fullmatch(entry.name) and entry.name not in keep:
                 shutil.rmtree(entry)
 
     def _folder(self, job_id: str) -> Path:
         check_job_id(job_id)
-        return self._path / job_id
+        return self.path / job_id
 
 
 def _file_name(index: int, output_format: OutputFormat) -> str:

@@ -1,4 +1,6 @@
-"""Which finished jobs are kept: a bound of age, and one of size. It sees rows only."""
+"""Which finished jobs are kept: a bound of age, one of size, and what callers want removed. It sees
+rows only.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +32,13 @@ DELETE FROM jobs WHERE sequence IN (
     ORDER BY finished_at, sequence LIMIT ?
 ) RETURNING id
 """
+
+_REMOVE_ONE = "DELETE FROM jobs WHERE id = ? AND finished_at IS NOT NULL RETURNING id"
+
+
+async def remove_row(connection: aiosqlite.Connection, id: str) -> bool:
+    """Remove the row of a finished job, in the transaction that is open; whether there was one."""
+    return bool(await connection.execute_fetchall(_REMOVE_ONE, (id,)))
 
 
 async def remove_rows(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -22,6 +22,7 @@ from chairlift.errors import (
     ConfigurationError,
     IllegalTransition,
     InvalidRequest,
+    JobNotFinished,
     StorageFailed,
     UnknownJob,
 )
@@ -30,9 +31,11 @@ from chairlift.server.jobs.job import Job, JobError, JobStatus, is_job_id, trans
 from chairlift.server.jobs.page_query import page_query
 from chairlift.server.jobs.pictures import PictureFolder
 from chairlift.server.jobs.recovery import recover
-from chairlift.server.jobs.retention import remove_rows
+from chairlift.server.jobs.reserve import require_room, reserve_log
+from chairlift.server.jobs.retention import remove_row, remove_rows
 from chairlift.server.jobs.rows import INSERT, UPDATE, read_job, write_job
 from chairlift.server.jobs.schema import connected, prepare_database
+from chairlift.server.jobs.statistics import COUNT_JOBS, SUM_PICTURES, StoreStatistics
 from chairlift.server.jobs.writer import Writer, storage_failed
 
 T = TypeVar("T")
@@ -40,10 +43,6 @@ T = TypeVar("T")
 _WITH_ID = "SELECT * FROM jobs WHERE id = ?"
 _WITH_KEY = "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ?"
 _UNFINISHED = "SELECT * FROM jobs WHERE status IN ('queued', 'running') ORDER BY sequence"
-_COUNT = "SELECT status, count(*) AS jobs FROM jobs GROUP BY status"
-_SIZE = """
-SELECT coalesce(sum(picture_bytes), 0) AS picture_bytes FROM jobs WHERE finished_at IS NOT NULL
-"""
 _BEYOND_ALL = 2**63 - 1
 """Larger than every sequence number."""
 
@@ -61,16 +60,6 @@ class Page(NamedTuple):
 
     jobs: list[Job]
     has_more: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoreStatistics:
-    """How much is stored."""
-
-    jobs: Mapping[JobStatus, int]
-    """How many jobs there are of each status; every status is there."""
-    picture_bytes: int
-    """Size of all picture files."""
 
 
 class JobStore:
@@ -106,6 +95,7 @@ class JobStore:
                 now = time.time()
                 kept = await writer.write(lambda connection: recover(connection, now))
                 await asyncio.to_thread(pictures.sweep, kept)
+                await asyncio.to_thread(reserve_log, database)
                 return cls(writer, reader, pictures, stack.pop_all())
         except (StorageFailed, sqlite3.Error) as error:
             reason = error.__cause__ or error
@@ -157,6 +147,7 @@ class JobStore:
         row = write_job(job)
 
         async def insert(connection: aiosqlite.Connection) -> Added:
+            await asyncio.to_thread(require_room, self._pictures.path)
             if (await connection.execute(INSERT, row)).rowcount:
                 return Added(job, True)
             if job.idempotency_key is not None:
@@ -235,6 +226,17 @@ class JobStore:
         before = None if max_age_seconds is None else now - max_age_seconds
         return await self._carry_through(self._remove(before, max_bytes))
 
+    async def remove(self, id: str) -> None:
+        """Remove a finished job, with its pictures.
+
+        Raises:
+            UnknownJob: There is none.
+            JobNotFinished: It has not ended.
+            StorageFailed: It couldn't be removed; or its pictures couldn't, which is tried again at
+                the next start.
+        """
+        await self._carry_through(self._remove_one(id))
+
     # --- Reading
 
     async def get(self, id: str) -> Job:
@@ -294,12 +296,9 @@ class JobStore:
 
     async def statistics(self) -> StoreStatistics:
         """How much is stored."""
-        counts = {row["status"]: row["jobs"] for row in await self._read(_COUNT)}
-        [size] = await self._read(_SIZE)
-        return StoreStatistics(
-            jobs={status: counts.get(status, 0) for status in JobStatus},
-            picture_bytes=size["picture_bytes"],
-        )
+        counts = await self._read(COUNT_JOBS)
+        [size] = await self._read(SUM_PICTURES)
+        return StoreStatistics.of(counts, size)
 
     def picture(self, job: Job, index: int) -> Path:
         """The file of a job's picture. It may vanish when the job is removed.
@@ -361,6 +360,12 @@ class JobStore:
             await asyncio.to_thread(self._pictures.remove, batch)
             removed += batch
         return removed
+
+    async def _remove_one(self, id: str) -> None:
+        job = await self.get(id)
+        if not await self._writer.write(lambda connection: remove_row(connection, id)):
+            raise JobNotFinished(f"the job {id} is {job.status}; cancel it first")
+        await asyncio.to_thread(self._pictures.remove, [id])
 
     async def _carry_through(self, work: Coroutine[Any, Any, T]) -> T:
         """Do work of several parts; a caller that is cancelled doesn't leave it half done."""

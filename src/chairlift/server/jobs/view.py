@@ -64,6 +64,14 @@ class JobList(msgspec.Struct, frozen=True, kw_only=True):
     has_more: bool
 
 
+class RemovedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that is no longer known."""
+
+    id: str
+    object: str = "job"
+    deleted: bool = True
+
+
 class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event of a job: how it is at that moment."""
 
@@ -124,9 +132,11 @@ def _settings(request: GenerationRequest, card: ModelCard, user: str | None) -> 
         "negative_prompt": request.negative_prompt,
         "size": request.size,
         "n": request.n,
+        "num_frames": request.frames,
         "num_inference_steps": request.steps,
         "guidance_scale": request.guidance_scale,
         "true_cfg_scale": rule.cfg_value(request.cfg_scale) if true_cfg else 1.0,
+        "guidance_scale_2": request.guidance_scale_2,
         "guidance_rescale": request.guidance_rescale,
         "cfg_truncation": request.cfg_truncation,
         "cfg_normalization": request.cfg_normalization,
@@ -136,6 +146,7 @@ def _settings(request: GenerationRequest, card: ModelCard, user: str | None) -> 
         "output_format": request.output_format,
         "output_compression": request.output_compression,
         "priority": request.priority,
+        "deadline_ms": None if request.deadline is None else round(1000 * request.deadline, 3),
         "user": user,
     }
 
