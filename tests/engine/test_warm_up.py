@@ -42,6 +42,12 @@ def test_a_large_model_takes_its_first_step_with_a_small_picture() -> None:
     assert costs.shapes == [Shape(256, 256)]
 
 
+def test_a_compiled_model_takes_its_first_step_with_what_it_is_compiled_for() -> None:
+    costs = Costs()
+    warm_up(LargePictures(), costs, small=False)
+    assert costs.shapes == [Shape(512, 384)]
+
+
 def test_a_video_is_short() -> None:
     costs, model = Costs(), FakeModel()
     model.card = create_video_card()

@@ -22,11 +22,17 @@ SIDE = 256
 """Pixels, where the model's own size is larger: on a CPU a large step takes minutes."""
 
 
-def warm_up(adapter: Adapter, costs: Costs) -> None:
-    """Take two steps of a small row, and tell ``costs`` of the second. A model that can't take them
-    is left to its requests, which say more of it.
+def warm_up(adapter: Adapter, costs: Costs, small: bool = True) -> None:
+    """Take two steps of a row, and tell ``costs`` of the second. A model that can't take them is
+    left to its requests, which say more of it.
+
+    Args:
+        adapter: The model.
+        costs: Are refined.
+        small: Whether the row may be smaller than the model's own size, for which alone a denoiser
+            may be compiled.
     """
-    request = _small_request(adapter)
+    request = _request(adapter, SIDE if small else None)
     runner, id = Runner(adapter), RowId(request.id, 0)
     key = runner.legs(request)[0].key
     for joining in ((id,), ()):
@@ -39,15 +45,20 @@ def warm_up(adapter: Adapter, costs: Costs) -> None:
     costs.step(shape).observe(result.entries, result.seconds - result.encode_seconds)
 
 
-def _small_request(adapter: Adapter) -> GenerationRequest:
+def _request(adapter: Adapter, side: int | None) -> GenerationRequest:
+    """One of the model's own size, or of about ``side`` pixels and few frames if that is less."""
     defaults, limits = adapter.card.defaults, adapter.card.limits
-    small = math.ceil(SIDE / limits.size_multiple) * limits.size_multiple
+    width, height, frames = defaults.width, defaults.height, defaults.frames
+    if side is not None:
+        most = math.ceil(side / limits.size_multiple) * limits.size_multiple
+        width, height = min(width, most), min(height, most)
+        frames = min(frames, 1 + limits.frame_multiple)
     return create_request(
         adapter.card,
         id="first",
         prompt="a chairlift",
-        width=min(defaults.width, small),
-        height=min(defaults.height, small),
-        frames=min(defaults.frames, 1 + limits.frame_multiple),
+        width=width,
+        height=height,
+        frames=frames,
         seed=0,
     )

@@ -79,7 +79,7 @@ def run(config: WorkerConfig, courier: Courier) -> int:
         courier.close()
         return CANT_START
     scheduler.limit_memory(free_memory(adapter.device) / sharers)
-    warm_up(adapter, scheduler.costs)
+    warm_up(adapter, scheduler.costs, small=not config.compile)
     loop = Loop(adapter, scheduler, courier.send, strict=config.strict, metadata=config.metadata)
     courier.deliver_to(loop.send)
     # What was imported and loaded stays, and is a few hundred thousand objects: looking through
