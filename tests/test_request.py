@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 
 from chairlift.errors import IllegalTransition, InvalidRequest
 from chairlift.request import TRANSITIONS, RowId, Status, transition
-from chairlift.validation import MAX_SEED
-from tests.builders import a_request, create_card
+from chairlift.validation import MAX_SEED, create_request
+from tests.builders import a_request, create_card, create_video_card
 
 PATH = [Status.WAITING, Status.ENCODING, Status.DENOISING, Status.DECODING, Status.FINISHED]
 
@@ -118,3 +119,10 @@ def test_a_value_out_of_bounds_is_refused(
 def test_the_bounds_themselves_are_allowed(settings: dict[str, Any]) -> None:
     request = a_request(**settings)
     assert all(getattr(request, name) == value for name, value in settings.items())
+
+
+def test_a_video_model_whose_default_is_one_frame_makes_videos() -> None:
+    card = create_video_card()
+    card = replace(card, defaults=replace(card.defaults, frames=1))
+    request = create_request(card, id="a", prompt="")
+    assert (request.frames, request.output_format) == (1, "mp4")

@@ -71,6 +71,8 @@ class RequestError(ChairliftError):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.after_acceptance = False
+        """Whether it has ended a request that had been accepted, and so refuses nothing."""
 
     def to_object(self) -> dict[str, str | None]:
         """OpenAI's error object."""

@@ -39,7 +39,8 @@ def http(cluster: Cluster, folder: Path) -> httpx.Client:
 
 # ---------------------------------------------------------------------- as a single server
 
-OWN_HEADERS = {"date", "server", "x-request-id", "x-chairlift-eta", "content-length"}
+OWN_HEADERS = {"date", "server", "content-length"}
+OWN_HEADERS |= {"x-request-id", "x-chairlift-id", "x-chairlift-eta"}
 
 
 def answer_of(http: httpx.Client, method: str, path: str, **more: Any) -> tuple[object, ...]:

@@ -79,14 +79,6 @@ def test_another_model_has_other_fields(http: httpx.Client, visit: Visit) -> Non
     assert sent["loras"] == [{"name": "ink", "scale": 0.5}]
 
 
-def test_a_video_model_is_not_asked_for_pictures(http: httpx.Client, visit: Visit) -> None:
-    page = visit_with_card(visit, http, defaults={"frames": 81})
-    expect(page.get_by_text("makes videos, which are not offered over HTTP yet")).to_be_visible()
-    expect(page.get_by_role("button", name="Generate")).to_be_disabled()
-    field(page, "prompt").press("Control+Enter")
-    expect(cards(page)).to_have_count(0)
-
-
 def test_shapes_keep_to_the_models_limits(http: httpx.Client, visit: Visit) -> None:
     page = visit_with_card(
         visit, http, defaults={"width": 512, "height": 512}, limits={"max_pixels": 512 * 512}

@@ -91,7 +91,7 @@ def test_of_a_picture_that_cannot_be_read(
     http: httpx.Client, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = PermissionError(13, "Permission denied", LEAK)
-    monkeypatch.setattr(Path, "read_bytes", raising(error))
+    monkeypatch.setattr(Path, "open", raising(error))
     assert_is_told(http.get(f"{job}/images/0"), 503, "storage_failed")
 
 

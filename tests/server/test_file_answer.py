@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,21 @@ def test_a_file_that_has_shrunk_is_an_error(path: Path) -> None:
         await answer({"type": "http"}, None, None)  # type: ignore[arg-type]
 
     with pytest.raises(StorageFailed, match=r"are missing at its end$"):
+        asyncio.run(run())
+
+
+def test_a_disk_that_fails_is_told_before_the_head_is_sent(path: Path) -> None:
+    class Broken(BytesIO):
+        def fileno(self) -> int:
+            return file.fileno()
+
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error", "secret")
+
+    async def run() -> None:
+        await FileAnswer(Broken(), "video/mp4", HEADERS)({"type": "http"}, None, None)  # type: ignore[arg-type]
+
+    with path.open("rb") as file, pytest.raises(StorageFailed, match=r"read: Input/output error$"):
         asyncio.run(run())
 
 

@@ -93,6 +93,7 @@ class Ride:
         """End it without pictures; whether it hadn't ended before."""
         if self.answer.done():
             return False
+        error.after_acceptance = self.predicted_s is not None
         self.answer.set_exception(error)
         return True
 

@@ -23,7 +23,8 @@ from chairlift.validation import MAX_QUOTED
 def error_response(request: Request, error: RequestError) -> Response:
     """The answer for an error, which is counted and logged if it is a refusal."""
     # Who only reads that the server isn't ready was not refused anything.
-    if error.code in REFUSALS and (error.status < 500 or request.method == "POST"):
+    asked = error.status < 500 or request.method == "POST"
+    if error.code in REFUSALS and asked and not error.after_acceptance:
         state_of(request).metrics.observe_refused(error)
         log_refused(error, request.method, request.url.path)
     headers = {}

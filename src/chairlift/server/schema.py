@@ -5,7 +5,6 @@ are only for the OpenAPI description.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -39,7 +38,7 @@ _WITHOUT_MEANING = (
 )
 
 
-def _described(**bounds: float | str | Sequence[str]) -> Any:
+def _described(**bounds: Any) -> Any:
     return Field(json_schema_extra={**bounds})
 
 

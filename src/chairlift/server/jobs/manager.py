@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, TypeVar
 from chairlift.engine.messages import Activity
 from chairlift.engine.ride import Ride
 from chairlift.errors import (
+    DeadlineUnattainable,
     IdempotencyMismatch,
     JobFinished,
     RequestCancelled,
@@ -102,7 +103,7 @@ class JobManager:
         for live in jobs:
             if not live.ride.answer.done():
                 live.ride.is_kept = True
-                live.ride.answer.set_exception(Unavailable("the server is shutting down"))
+                live.ride.fail(Unavailable("the server is shutting down"))
 
     # ------------------------------------------------------------------ what callers ask
 
@@ -198,10 +199,23 @@ class JobManager:
         return live.ride if live else None
 
     async def await_prediction(self, id: str) -> None:
-        """Give the engine a moment to predict when a job will be done."""
-        if ride := self.ride(id):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ride.reach(ride.accepted), ACCEPTANCE_SECONDS)
+        """Give the engine a moment to predict when a job will be done.
+
+        Raises:
+            DeadlineUnattainable: Not by its deadline, and admission is strict. It is forgotten, and
+                can be asked for again.
+        """
+        ride = self.ride(id)
+        if ride is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ride.reach(ride.accepted), ACCEPTANCE_SECONDS)
+        if not ride.answer.done() or ride.answer.cancelled():
+            return
+        if isinstance(error := ride.answer.exception(), DeadlineUnattainable):
+            await self.wait(id)
+            await self._store.remove(id)
+            raise error
 
     async def get(self, id: str, owner: str = "") -> Job:
         """The job with this id; any text may be asked for.

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from chairlift.errors import (
+    DeadlineUnattainable,
     IdempotencyMismatch,
     InvalidRequest,
     JobFinished,
@@ -94,6 +95,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
             UnknownModel,
             IdempotencyMismatch,
             QueueFull,
+            DeadlineUnattainable,
             StorageFailed,
             Unavailable,
         ),

@@ -1,13 +1,14 @@
 // One picture in the gallery, from the moment that it is asked for.
 
 import { brief, copyOf, count, seconds, shape } from "./dom.js";
+import { isFilm, smallFilm } from "./film.js";
 import { isActive } from "./jobs.js";
 
 const MOST_NAME = 40;
 
 /** A file name that tells what is in it. */
 export function fileName({ request }, image) {
-  const words = request.prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
+  const words = request.prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [isFilm(image) ? "video" : "picture"];
   return `${words.join("-").slice(0, MOST_NAME)}-${image.seed}.${image.output_format}`;
 }
 
@@ -20,6 +21,7 @@ export function settingsOf({ request }, image) {
 export function details({ request, timings }, image) {
   return [
     ["Size", shape(request.size)],
+    ...(isFilm(image) ? [["Frames", request.num_frames]] : []),
     ["Steps", request.num_inference_steps],
     ["Guidance", Math.max(request.guidance_scale, request.true_cfg_scale)],
     ["Sampler", request.sampler],
@@ -41,7 +43,8 @@ function lineOf(job, index) {
   if (isActive(job)) return progressOf(job, index);
   if (status === "failed") return error.message;
   const steps = count(request.num_inference_steps, "step");
-  const parts = [shape(request.size), steps, `seed ${images[index].seed}`];
+  const frames = isFilm(images[index]) ? [count(request.num_frames, "frame")] : [];
+  const parts = [shape(request.size), ...frames, steps, `seed ${images[index].seed}`];
   return parts.map((part) => part.replaceAll(" ", "\u00a0")).join(", ");
 }
 
@@ -87,9 +90,11 @@ export class Card {
 
   /** The finished file. */
   load(blob) {
-    const { picture, download } = this.#parts;
-    this.url = picture.src = download.href = URL.createObjectURL(blob);
+    const { frame, picture, download } = this.#parts;
+    const shown = isFilm(this.image) ? smallFilm(frame) : picture;
+    this.url = shown.src = download.href = URL.createObjectURL(blob);
     picture.alt = this.job.request.prompt;
+    if (shown !== picture) picture.replaceWith(shown);
     download.download = fileName(this.job, this.image);
   }
 

@@ -1,11 +1,17 @@
 // Which fields a model takes, from its card.
 
+import { nounOf } from "./film.js";
+
 /** Guidance past this is rarely wanted: the slider ends here, the number beside it doesn't. */
 const USUAL_SCALE = 15;
 const MOST_PRIORITY = 10;
 const MOST_LORA_SCALE = 10;
 
 const OPTIONS = {
+  guidance_scale_2: {
+    label: "Guidance of the second expert", min: 1, max: 100, usual: USUAL_SCALE, step: 0.1,
+    placeholder: "same",
+  },
   guidance_rescale: { label: "Guidance rescale", max: 1, step: 0.05, initial: 0 },
   cfg_truncation: { label: "Guidance until", max: 1, step: 0.05, initial: 1 },
   cfg_normalization: { label: "Guidance bound", max: 10, step: 0.1, initial: 0 },
@@ -18,29 +24,38 @@ const OPTIONS = {
  */
 export function fieldsOf(card) {
   const { defaults, limits, guidance } = card;
+  const noun = nounOf(card);
+  const onlyOf = (kind, field) => (noun === kind ? [field] : []);
   return [
     { kind: "text", name: "prompt", label: "Prompt", rows: 3,
-      placeholder: "What shall the picture show?" },
+      placeholder: `What shall the ${noun} show?` },
     { kind: "text", name: "negative_prompt", label: "Negative prompt", rows: 1,
       hint: cfgHint(card) },
     { kind: "size", name: "size", label: "Size", limits, initial: defaults },
+    ...onlyOf("video", framesField(defaults, limits)),
     stepsField(defaults, limits),
     ...scaleFields(card),
-    number("n", "How many pictures", { min: 1, max: limits.max_images ?? 1, initial: 1 }),
+    number("n", `How many ${noun}s`, { min: 1, max: limits.max_images ?? 1, initial: 1 }),
     { kind: "seed", name: "seed", label: "Seed" },
     ...choice("sampler", "Sampler", card.samplers, defaults.sampler, true),
     ...guidance.options.filter((name) => OPTIONS[name]).map((name) => optionField(name)),
     ...loraFields(card.loras),
     ...choice("output_format", "Format", card.output_formats ?? [], undefined, true),
-    number("output_compression", "Quality", { min: 0, max: 100, initial: 90, more: true }),
+    ...onlyOf("picture", number("output_compression", "Quality", {
+      min: 0, max: 100, initial: 90, more: true,
+    })),
     number("priority", "Priority", {
       min: -MOST_PRIORITY, max: MOST_PRIORITY, initial: 0, more: true,
     }),
-    {
+    ...onlyOf("picture", {
       kind: "choice", name: "previews", label: "Previews", more: true, initial: "some",
       choices: { some: "about ten", all: "at every step", none: "none" },
-    },
+    }),
   ];
+}
+
+function framesField({ frames: initial }, { max_frames: max, frame_multiple: step }) {
+  return number("num_frames", "Frames", { min: 1, max, step, initial });
 }
 
 /** When a negative prompt works, for those who write one. */

@@ -2,6 +2,7 @@
 
 import { count, h } from "./dom.js";
 import { fieldsOf } from "./fields.js";
+import { duration, nounOf } from "./film.js";
 import { WIDGETS } from "./widgets.js";
 
 const STORED = "chairlift.form";
@@ -48,7 +49,7 @@ export class Form {
   /** What the events of a job need beside its settings. */
   get previewEvery() {
     const { previews, num_inference_steps: steps } = this.#values();
-    if (previews === "none") return undefined;
+    if (previews === undefined || previews === "none") return undefined;
     if (previews === "all") return 1;
     return Math.max(1, Math.round((Number(steps) || this.#card.defaults.steps) / SOME_PREVIEWS));
   }
@@ -133,16 +134,21 @@ export class Form {
       label, widget.element, hint, line);
   }
 
-  /** What depends on other fields: the button's text, and whether there is a quality. */
+  /** What depends on other fields: the button's text, hints, and whether there is a quality. */
   #adapt() {
-    const { n = 1, output_format: format, negative_prompt: negative } = this.#values();
-    this.#submit.textContent = n > 1 ? `Generate ${count(n, "picture")}` : "Generate";
+    const values = this.#values();
+    const { n = 1, output_format: format, negative_prompt: negative } = values;
+    this.#submit.textContent = n > 1 ? `Generate ${count(n, nounOf(this.#card))}` : "Generate";
     const show = (name, shown) => {
       const row = this.#element.querySelector(`[data-field="${name}"]`);
       if (row) row.hidden = !shown;
     };
     show("output_compression", format !== "png");
     this.#element.querySelector("#hint-negative_prompt").hidden = !negative;
+    const length = this.#element.querySelector("#hint-num_frames");
+    if (length) {
+      length.textContent = duration(values.num_frames, this.#card.defaults.frames_per_second);
+    }
   }
 
   #store() {

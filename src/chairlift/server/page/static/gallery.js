@@ -1,7 +1,8 @@
 // The pictures: those on their way, then the finished ones, newest first.
 
-import { announce, brief, byId, h, onChoice } from "./dom.js";
+import { announce, brief, byId, h, onChoice, still } from "./dom.js";
 import { Card, details, fileName, settingsOf } from "./card.js";
+import { isFilm } from "./film.js";
 import { isActive } from "./jobs.js";
 
 const PAGE = 24;
@@ -160,7 +161,7 @@ export class Gallery {
     this.#opened = card;
     const { job, image, url } = card;
     const viewer = this.#viewer;
-    Object.assign(viewer.querySelector("img"), { src: url, alt: job.request.prompt });
+    this.#show(url, job.request.prompt, isFilm(image));
     byId("viewer-prompt").textContent = job.request.prompt;
     const rows = details(job, image).map(([name, value]) =>
       h("div", {}, h("dt", { text: name }), h("dd", { text: value })));
@@ -170,15 +171,28 @@ export class Gallery {
     if (!viewer.open) viewer.showModal();
   }
 
+  /** The picture or the video; the other one is hidden. */
+  #show(url, words, film) {
+    const [picture, video] = ["img", "video"].map((tag) => this.#viewer.querySelector(tag));
+    [picture.hidden, video.hidden] = [film, !film];
+    picture.alt = words;
+    video.setAttribute("aria-label", words);
+    video.autoplay = !still.matches;
+    video.pause();
+    (film ? video : picture).src = url;
+  }
+
   #prepareViewer() {
     const viewer = this.#viewer;
+    viewer.addEventListener("close", () => viewer.querySelector("video").pause());
     viewer.querySelector("[data-close]").addEventListener("click", () => viewer.close());
     viewer.addEventListener("click", ({ target }) => target === viewer && viewer.close());
     viewer.querySelector("[data-use]").addEventListener("click", () => {
       viewer.close();
       this.#page.onUse(this.#opened);
     });
-    viewer.addEventListener("keydown", ({ key }) => {
+    viewer.addEventListener("keydown", ({ key, target }) => {
+      if (target.tagName === "VIDEO") return; // It seeks by the same keys.
       if (key === "ArrowRight") this.#turn(1);
       if (key === "ArrowLeft") this.#turn(-1);
     });

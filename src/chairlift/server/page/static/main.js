@@ -4,13 +4,14 @@ import { Api, ApiError } from "./api.js";
 import { Charts } from "./charts.js";
 import { announce, brief, byId, onChoice, still, write } from "./dom.js";
 import { follow } from "./events.js";
+import { nounOf } from "./film.js";
 import { Form } from "./form.js";
 import { Gallery } from "./gallery.js";
 import { isActive, Jobs } from "./jobs.js";
 import { askForKey } from "./key.js";
 import { Lift } from "./lift.js";
 import { drawFigures, Scene } from "./scene.js";
-import { curl, python } from "./snippets.js";
+import { SNIPPETS } from "./snippets.js";
 import { Station } from "./station.js";
 import { Tabs } from "./tabs.js";
 
@@ -34,7 +35,8 @@ const gallery = new Gallery(api, jobs, { onUse: useSettings, onCancel: cancel })
 const scene = new Scene({ cancel, describe, preview: ({ id, image }) => jobs.preview(id, image) });
 const station = new Station({ cancel, describe });
 let form = null;
-let snippet = curl;
+let language = "curl";
+let noun = "picture";
 let model = null;
 let connection = null;
 let drawing = false;
@@ -119,11 +121,12 @@ function drawNumbers() {
 function showModel(card) {
   const weights = card.parameters ? `${(card.parameters / 1e6).toFixed(1)} M weights, ` : "";
   write(byId("model"), `${card.id}: ${weights}${card.dtype} on ${card.device}`);
+  noun = nounOf(card);
+  write(byId("compose-title"), `A new ${noun}`);
+  write(byId("gallery-title"), noun === "video" ? "Videos" : "Pictures");
+  write(byId("nothing"), `No ${noun}s yet.`);
+  write(byId("older"), `Older ${noun}s`);
   form = new Form(byId("form"), card, { onSubmit: send, onChange: showSnippet });
-  if (card.defaults.frames > 1) {
-    form.showError({ message: `${card.id} makes videos, which are not offered over HTTP yet` });
-    form.busy = true;
-  }
   showSnippet();
 }
 
@@ -140,7 +143,7 @@ async function send() {
   form.clearErrors();
   try {
     await jobs.create(form.settings, form.previewEvery);
-    announce("The picture is on its way.");
+    announce(`The ${noun} is on its way.`);
     const behavior = still.matches ? "auto" : "smooth";
     if (narrow.matches) byId("lift-title").scrollIntoView({ behavior });
   } catch (error) {
@@ -152,7 +155,8 @@ async function send() {
 }
 
 function showSnippet() {
-  if (form) byId("snippet").textContent = snippet(form.settings, location.origin);
+  if (!form) return;
+  byId("snippet").textContent = SNIPPETS[noun][language](form.settings, location.origin);
 }
 
 // ------------------------------------------------------------------ jobs and rows
@@ -195,8 +199,8 @@ async function cancel(id) {
 
 // ------------------------------------------------------------------ the rest of the page
 
-onChoice("language", (language) => {
-  snippet = { curl, python }[language];
+onChoice("language", (chosen) => {
+  language = chosen;
   showSnippet();
 });
 

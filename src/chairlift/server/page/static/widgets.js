@@ -23,15 +23,19 @@ function text({ id, rows, placeholder }) {
 }
 
 /** A slider over the usual range, and a number for all of it. */
-function number({ id, label, min, max, usual = max, step, initial }) {
+function number({ id, label, min, max, usual = max, step, initial = "", placeholder = initial }) {
+  const rest = initial === "" ? min : initial;
   const slider = h("input", { type: "range", min, max: usual, step, "aria-label": label });
-  const input = h("input", { id, type: "text", inputmode: "decimal", placeholder: initial });
+  const input = h("input", { id, type: "text", inputmode: "decimal", placeholder });
   slider.addEventListener("input", () => (input.value = slider.value));
-  input.addEventListener("input", () => (slider.value = typed(input) ?? initial));
+  input.addEventListener("input", () => (slider.value = typed(input) ?? rest));
   return {
     element: h("div", { class: "slider" }, input, slider),
     get: () => typed(input),
-    set: (value) => (input.value = slider.value = value ?? initial),
+    set: (value) => {
+      input.value = value ?? initial;
+      slider.value = value ?? rest;
+    },
   };
 }
 

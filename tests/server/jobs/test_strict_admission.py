@@ -1,0 +1,40 @@
+"""Jobs whose deadline can't be kept, where admission is strict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from chairlift.engine.worker_config import WorkerConfig
+from tests.running import GENERATIONS, EngineThread
+
+JOBS = "/v1/jobs"
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[httpx.Client]:
+    """A step takes 20 ms, a picture 10 of them."""
+    with (
+        EngineThread(WorkerConfig(model="fake:0.02", strict=True)) as engine,
+        engine.serve() as http,
+    ):
+        yield http
+
+
+@pytest.mark.parametrize("path", [JOBS, GENERATIONS])
+def test_it_is_refused_at_once_and_may_be_asked_for_again(strict: httpx.Client, path: str) -> None:
+    body = {"prompt": "a boat", "seed": 1}
+    headers = {"Idempotency-Key": f"by noon, {path}"}
+    refused = strict.post(path, json=body | {"deadline_ms": 5}, headers=headers)
+    assert refused.status_code == 429
+    error = refused.json()["error"]
+    assert (error["code"], error["param"]) == ("deadline_unattainable", "deadline_ms")
+    assert error["message"].startswith("deadline_ms is 5; the pictures are predicted in ")
+    assert strict.get(JOBS).json()["data"] == []
+    again = strict.post(path, json=body | {"deadline_ms": 60_000}, headers=headers)
+    assert again.status_code in (200, 202)
+    [job] = strict.get(JOBS).json()["data"]
+    strict.get(f"{JOBS}/{job['id']}", params={"wait_s": 60})
+    assert strict.delete(f"{JOBS}/{job['id']}").status_code == 200
