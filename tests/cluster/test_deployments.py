@@ -55,7 +55,10 @@ def test_who_finds_all_full_is_told_when_to_come_again(
         min_replicas=1, max_replicas=3, target_seconds=1e6, scale_in_delay_s=0.2
     )
     cluster.deploy(tmp_path, worker=ENDLESS, autoscaling=never, max_queue=2)
-    wait_until(lambda: len(cluster.replicas()) == 1)  # There may be some of another test's.
+    # There may be those of another test, and what its callers have left behind: an old front end
+    # would let in as many once more.
+    wait_until(lambda: len(cluster.front_ends()) == len(cluster.replicas()) == 1)
+    wait_until(lambda: cluster.busy() == 0)
     with ExitStack() as callers:
         body = ONE | {"stream": stream}
         connections = [callers.enter_context(caller_of(cluster.http, body)) for _ in range(6)]
