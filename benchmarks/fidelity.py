@@ -4,7 +4,7 @@
 
 The model is profiled on this machine; then Poisson arrivals of two sizes and of 10 to 30 steps, at
 shares of what the knee allows, go through the engine in this process, and through the simulator:
-with the table of the profile, and with what the engine has learned from its own ticks meanwhile.
+with the table of the profile, and with the means of what ran, for each number of entries.
 The machine should have nothing else to do. With ``--model fake:0.03:0.005``, whose forwards sleep
 and always take as long, what is left is the simulator's own error.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from statistics import mean
 
@@ -26,7 +27,8 @@ from chairlift.engine.messages import Finished, FromEngine, Stop, Submit
 from chairlift.models.adapter import Adapter
 from chairlift.models.registry import load_model
 from chairlift.profiler import Profiler
-from chairlift.scheduling.costs import Costs
+from chairlift.scheduling.costs import Costs, Shape
+from chairlift.scheduling.plan import TickResult
 from chairlift.scheduling.scheduler import Scheduler
 from chairlift.simulate.arrivals import OpenLoop
 from chairlift.simulate.router import create_router
@@ -34,10 +36,59 @@ from chairlift.simulate.simulation import simulate
 from chairlift.simulate.workload import Job, Kind, capacity, draw_jobs
 from chairlift.validation import create_request
 
+Seconds = dict[tuple[Shape, int], list[float]]
+"""Of each time, by shape and entries."""
 MIX = (Kind(0.5, 64, 10, 30), Kind(0.5, 128, 10, 30))
 
 
-def run_engine(adapter: Adapter, costs: Costs, policy: str, jobs: Sequence[Job]) -> list[float]:
+class Watched(Scheduler):
+    """A scheduler that keeps all that it is told of costs."""
+
+    def __init__(self, policy: str, costs: Costs) -> None:
+        super().__init__(policy=policy, costs=costs)
+        self._steps: Seconds = defaultdict(list)
+        self._encodes: Seconds = defaultdict(list)
+        self._decodes: Seconds = defaultdict(list)
+
+    def update(self, result: TickResult) -> None:
+        if result.plan.key is not None:
+            shape = self._state.groups[result.plan.key].shape
+            seconds = result.seconds - result.encode_seconds
+            self._steps[shape, result.entries].append(seconds)
+            if newcomers := len(result.plan.joining):
+                self._encodes[shape, 1].append(result.encode_seconds / newcomers)
+        super().update(result)
+
+    def decoded(self, shape: Shape, seconds: float) -> None:
+        self._decodes[shape, 1].append(seconds)
+        super().decoded(shape, seconds)
+
+    def means(self, row_entries: int) -> Costs:
+        """What things took on average."""
+        shapes = {shape for shape, _ in self._steps}
+        return Costs(
+            {
+                "counts": "forward_rows",
+                "row_entries": row_entries,
+                "shapes": [
+                    {
+                        "width": shape.width,
+                        "height": shape.height,
+                        "step_seconds": _means(self._steps, shape),
+                        "encode_seconds": _means(self._encodes, shape),
+                        "decode_seconds": _means(self._decodes, shape),
+                    }
+                    for shape in shapes
+                ],
+            }
+        )
+
+
+def _means(seconds: Seconds, shape: Shape) -> dict[str, float]:
+    return {str(entries): mean(own) for (one, entries), own in seconds.items() if one == shape}
+
+
+def run_engine(adapter: Adapter, scheduler: Scheduler, jobs: Sequence[Job]) -> list[float]:
     """Seconds from each arrival to its picture."""
     arrived: dict[str, float] = {}
     latencies: dict[str, float] = {}
@@ -67,7 +118,7 @@ def run_engine(adapter: Adapter, costs: Costs, policy: str, jobs: Sequence[Job])
         done.wait()
         loop.send(Stop())
 
-    loop = Loop(adapter, Scheduler(policy=policy, costs=costs), receive)
+    loop = Loop(adapter, scheduler, receive)
     sender = threading.Thread(target=send)
     sender.start()
     loop.run()
@@ -98,17 +149,18 @@ def main() -> None:
     rate = capacity(Costs(table), MIX)
     print(f"{adapter.card.id} on {describe_machine()}")
     print(f"capacity at the knee {rate:.2f} requests/s, knees {[shape.knee for shape in shapes]}\n")
-    print("| load | seed | engine mean, p99 | profiled / engine | learned / engine |")
+    print("| load | seed | engine mean, p99 | profiled / engine | as it ran / engine |")
     print("| --- | --- | --- | --- | --- |")
     for load in options.loads:
         for seed in options.seeds:
             rng = np.random.default_rng(seed)
             arrivals = np.cumsum(rng.exponential(1 / (load * rate), options.requests))
             jobs = draw_jobs(MIX, arrivals.tolist(), rng)
-            learned = Costs(table)
-            engine = run_engine(adapter, learned, options.policy, jobs)
+            scheduler = Watched(options.policy, Costs(table))
+            engine = run_engine(adapter, scheduler, jobs)
+            ran = scheduler.means(adapter.card.row_entries)
             cells = [f"{mean(engine):.3f} s, {percentile(engine, 0.99):.3f} s"]
-            for truth in (Costs(table), learned):
+            for truth in (Costs(table), ran):
                 times = run_simulator(truth, Costs(table), options.policy, jobs)
                 p99 = percentile(times, 0.99) / percentile(engine, 0.99)
                 cells.append(f"{mean(times) / mean(engine):.2f}, {p99:.2f}")
