@@ -184,7 +184,7 @@ class Loop:
             RowWork(
                 id=row,
                 legs=legs,
-                shape=_shape(request),
+                shape=Shape.of(request),
                 slot_memory=slot,
                 decode_memory=decode,
                 settings=request.settings,
@@ -288,7 +288,7 @@ class Loop:
             if isinstance(decoded.outcome, RequestError):
                 self._end(request.id, decoded.outcome)
             else:
-                self._scheduler.decoded(_shape(request), decoded.seconds)
+                self._scheduler.decoded(Shape.of(request), decoded.seconds)
                 preview = self._previews.take(decoded.row)
                 self._images.submit(self._encode_image, decoded, decoded.outcome, request, preview)
 
@@ -381,7 +381,3 @@ class Loop:
             return {}
         self._predicted = now
         return self._scheduler.predict(now)
-
-
-def _shape(request: GenerationRequest) -> Shape:
-    return Shape(request.width, request.height, request.frames)

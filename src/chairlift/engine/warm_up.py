@@ -41,8 +41,7 @@ def warm_up(adapter: Adapter, costs: Costs, small: bool = True) -> None:
         for error in result.failed.values():
             logger.warning("the first step failed: %s", error.message)
             return
-    shape = Shape(request.width, request.height, request.frames)
-    costs.step(shape).observe(result.entries, result.seconds - result.encode_seconds)
+    costs.step(Shape.of(request)).observe(result.entries, result.seconds - result.encode_seconds)
 
 
 def _request(adapter: Adapter, side: int | None) -> GenerationRequest:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from chairlift.errors import ConfigurationError
+from chairlift.request import GenerationRequest
 
 UNKNOWN_SECONDS = 0.1
 """Of anything before it was measured. Only its ratios matter, and not for long."""
@@ -34,6 +35,11 @@ class Shape(NamedTuple):
     """Pixels."""
     height: int
     frames: int = 1
+
+    @classmethod
+    def of(cls, request: GenerationRequest) -> Shape:
+        """That of a request."""
+        return cls(request.width, request.height, request.frames)
 
     @property
     def pixels(self) -> int:

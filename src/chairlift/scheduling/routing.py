@@ -35,7 +35,7 @@ class Traits:
     def of(cls, request: GenerationRequest) -> Traits:
         """Those of a request, with the prompt itself."""
         return cls(
-            shape=Shape(request.width, request.height, request.frames),
+            shape=Shape.of(request),
             loras=frozenset(lora.name for lora in request.loras),
             prompt=request.prompt,
         )

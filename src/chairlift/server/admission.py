@@ -111,16 +111,13 @@ async def admit_job(
     if key and (known := await state.jobs.find(key, digest, owner.get())):
         return known, False
     request = admit(state, body, "job")
-    job, is_new = await state.jobs.submit(
+    return await state.jobs.submit(
         request,
         warnings=[*body.warnings(), *request.warnings],
         user=body.user,
         key=key,
         digest=digest if key else None,
     )
-    if is_new and request.deadline is not None:
-        await state.jobs.await_prediction(job.id)
-    return job, is_new
 
 
 def ride_headers(ride: Ride) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -38,3 +39,16 @@ def test_it_is_refused_at_once_and_may_be_asked_for_again(strict: httpx.Client, 
     [job] = strict.get(JOBS).json()["data"]
     strict.get(f"{JOBS}/{job['id']}", params={"wait_s": 60})
     assert strict.delete(f"{JOBS}/{job['id']}").status_code == 200
+
+
+def test_all_who_repeat_a_key_at_once_are_refused_alike(strict: httpx.Client) -> None:
+    body = {"prompt": "a boat", "seed": 1, "deadline_ms": 5}
+
+    def submit(_: int) -> httpx.Response:
+        return strict.post(JOBS, json=body, headers={"Idempotency-Key": "all at once"})
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(submit, range(24)))
+    assert {answer.status_code for answer in answers} == {429}
+    assert {answer.json()["error"]["code"] for answer in answers} == {"deadline_unattainable"}
+    assert strict.get(JOBS).json()["data"] == []

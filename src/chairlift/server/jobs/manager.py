@@ -121,6 +121,7 @@ class JobManager:
 
         Raises:
             IdempotencyMismatch: That one was another request.
+            DeadlineUnattainable: It would miss its deadline, and admission is strict.
             StorageFailed: It can't be written, and isn't accepted.
         """
         job = new_job(
@@ -199,23 +200,9 @@ class JobManager:
         return live.ride if live else None
 
     async def await_prediction(self, id: str) -> None:
-        """Give the engine a moment to predict when a job will be done.
-
-        Raises:
-            DeadlineUnattainable: Not by its deadline, and admission is strict. It is forgotten, and
-                can be asked for again.
-        """
-        ride = self.ride(id)
-        if ride is None:
-            return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ride.reach(ride.accepted), ACCEPTANCE_SECONDS)
-        if not ride.answer.done() or ride.answer.cancelled():
-            return
-        if isinstance(error := ride.answer.exception(), DeadlineUnattainable):
-            await self.wait(id)
-            await self._store.remove(id)
-            raise error
+        """Give the engine a moment to predict when a job will be done."""
+        if ride := self.ride(id):
+            await _reach_acceptance(ride)
 
     async def get(self, id: str, owner: str = "") -> Job:
         """The job with this id; any text may be asked for.
@@ -300,6 +287,9 @@ class JobManager:
         before.
         """
         try:
+            if ride.request.deadline is not None:  # It may be refused for that.
+                await _reach_acceptance(ride)
+                _check_deadline(ride)
             added = await self._store.add(job)
         except BaseException:
             ride.answer.cancel()
@@ -365,6 +355,20 @@ class JobManager:
             except StorageFailed:
                 logger.exception("old jobs can't be removed")
             await asyncio.sleep(SWEEP_SECONDS)
+
+
+async def _reach_acceptance(ride: Ride) -> None:
+    """Wait until the engine has taken a request or refused it, but not for long."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ride.reach(ride.accepted), ACCEPTANCE_SECONDS)
+
+
+def _check_deadline(ride: Ride) -> None:
+    """Raise what the engine says of a deadline that can't be kept, where admission is strict."""
+    if ride.answer.done() and not ride.answer.cancelled():
+        error = ride.answer.exception()
+        if isinstance(error, DeadlineUnattainable):
+            raise error
 
 
 def _checked(job: Job, digest: bytes | None) -> Job:

@@ -362,8 +362,8 @@ class JobStore:
         return removed
 
     async def _remove_one(self, id: str) -> None:
-        job = await self.get(id)
         if not await self._writer.write(lambda connection: remove_row(connection, id)):
+            job = await self.get(id)  # There may be none, or none any more.
             raise JobNotFinished(f"the job {id} is {job.status}; cancel it first")
         await asyncio.to_thread(self._pictures.remove, [id])
 
