@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from chairlift.logs import MAX_LINES, JsonFormatter, LineWriter, LogFormat, TextFormatter, log_lines
+from tests.running import PATIENCE_SECONDS
 
 NOW = 1795226821.5
 """2026-11-21 02:07:01.5 UTC."""
@@ -103,11 +104,14 @@ def test_lines_come_in_order_and_all_before_the_end(pipe: tuple[BinaryIO, int]) 
     assert [json.loads(line)["number"] for line in reader] == list(range(100))
 
 
-def test_nobody_waits_for_a_reader_who_reads_nothing(pipe: tuple[BinaryIO, int]) -> None:
+def test_nobody_waits_for_a_reader_who_reads_nothing(
+    pipe: tuple[BinaryIO, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chairlift.logs.CLOSE_SECONDS", PATIENCE_SECONDS)
     reader, descriptor = pipe
     writer = LineWriter("json", descriptor)
-    many = MAX_LINES + 5_000
-    for number in range(many):  # far more than the pipe takes
+    many = 2 * MAX_LINES + 5_000
+    for number in range(many):  # more than wait, are being written, and are in the pipe
         writer.handle(a_record(number=number))
     in_background(lambda: (writer.close(), os.close(descriptor)))
     lines = [json.loads(line) for line in reader]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import torch
 
-from chairlift.engine.runner import Runner, RunResult
+from chairlift.engine.runner import Runner
 from chairlift.models.adapter import Adapter
 from chairlift.request import GenerationRequest, RowId
 from chairlift.scheduling.costs import Curve
@@ -142,10 +142,10 @@ class Profiler:
         }
         ids = tuple(RowId(id, 0) for id in requests)
         key = runner.legs(requests["0"])[0].key
-        _run_tick(runner, Plan(key=key, joining=ids, running=ids), requests)
+        runner.run_to_end(Plan(key=key, joining=ids, running=ids), requests)
         plan = Plan(key=key, running=ids)
-        _run_tick(runner, plan, requests)
-        return median(_run_tick(runner, plan, requests).seconds for _ in range(self._repeats))
+        runner.run_to_end(plan, requests)
+        return median(runner.run_to_end(plan, requests).seconds for _ in range(self._repeats))
 
     def decode_seconds(self, width: int, height: int, rows: int) -> float:
         """Latents to pixels on the host."""
@@ -163,7 +163,7 @@ class Profiler:
             request = self._request(f"new {number}", width, height, 1)
             id, key = RowId(request.id, 0), runner.legs(request)[0].key
             plan = Plan(key=key, joining=(id,), running=(id,), finishing=frozenset({id}))
-            seconds.append(_run_tick(runner, plan, {request.id: request}).encode_seconds)
+            seconds.append(runner.run_to_end(plan, {request.id: request}).encode_seconds)
         return median(seconds[1:])
 
     def _request(
@@ -189,17 +189,6 @@ class Profiler:
         if self._adapter.device.type == "cuda":
             torch.cuda.synchronize(self._adapter.device)
         return time.perf_counter() - start
-
-
-def _run_tick(runner: Runner, plan: Plan, requests: Mapping[str, GenerationRequest]) -> RunResult:
-    """A tick to its end. In halves it would cost something else."""
-    result = runner.run(plan, requests)
-    result.wait()
-    if result.out_of_memory:
-        raise torch.OutOfMemoryError(f"{result.out_of_memory} rows don't fit into memory")
-    for error in result.failed.values():
-        raise error
-    return result
 
 
 def describe_device(device: torch.device) -> str:

@@ -77,6 +77,8 @@ def report(request_id: str, replica: str = "first", backlog: float = 2.0) -> Rep
         seconds=0.1,
         width=64,
         height=64,
+        frames=1,
+        entries=1,
         riders=[Rider(row=RowId(request_id, 0), step=0, evaluations=5)],
     )
     activity = Activity(

@@ -30,6 +30,8 @@ PROGRAM = Path(__file__).with_name("cluster_process.py")
 SETTINGS = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray gives its processes a niceness of 15: beside other tests they hardly get on.
+    "RAY_worker_niceness": "0",
     # What the autoscaler sees is as fresh as a test's patience wants it.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.3",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.3",

@@ -7,6 +7,7 @@ from typing import Any
 
 from chairlift.cluster.choice import UNSEEN_SECONDS, Choice
 from chairlift.cluster.load import digest
+from chairlift.scheduling.routing import pixel_steps
 from tests.builders import a_request
 
 SMALL = a_request(width=64, height=64)
@@ -64,7 +65,7 @@ def test_what_was_sent_counts_until_it_has_ended_or_was_told() -> None:
 def test_what_a_replica_has_told_of_is_in_its_backlog_and_counts_once() -> None:
     choice = create_choice()
     assert choice.rank({"a": load(), "b": load(2.0)}, "1", SMALL, now=0.0)[0] == ["a"]
-    small = 1e-6 * SMALL.steps * 64 * 64
+    small = 1e-6 * pixel_steps(SMALL)
     told = {"a": load(small, newest=[digest(SMALL.id)]), "b": load(1.5 * small)}
     assert choice.rank(told, "2", a_request("other"), now=0.1)[0] == ["a"]
 

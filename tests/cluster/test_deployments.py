@@ -61,7 +61,15 @@ def test_who_finds_all_full_is_told_when_to_come_again(
     wait_until(lambda: cluster.busy() == 0)
     with ExitStack() as callers:
         body = ONE | {"stream": stream}
-        connections = [callers.enter_context(caller_of(cluster.http, body)) for _ in range(6)]
+
+        def call(count: int) -> list[socket]:
+            return [callers.enter_context(caller_of(cluster.http, body)) for _ in range(count)]
+
+        riding = call(2)
+        # Serve's router counts nobody whom it is just sending off: while it does, it may let in
+        # one more than may wait.
+        wait_until(lambda: metric(cluster.http, "chairlift_requests_running") == 2)
+        connections = riding + call(4)
         for answer in first_answers(connections, 429, 2):
             assert int(answer.headers["Retry-After"]) > 0
             error = json.loads(answer.read())["error"]

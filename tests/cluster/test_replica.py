@@ -173,7 +173,7 @@ def test_a_load_says_who_is_there_and_what_a_step_takes() -> None:
         ride.accept(3.0, now=0.0)
         engine.listeners[0](engine.activity)
         told = load.describe()
-        assert told["seconds_per_pixel_step"] == pytest.approx(3.0 / (5 * 64 * 32))
+        assert told["seconds_per_pixel_step"] == pytest.approx(3.0 / (2 * 5 * 64 * 32))
         assert told["newest"] == [digest("a")]
         place = read_load(told, unseen_seconds=1.0)
         assert place is not None

@@ -144,9 +144,36 @@ def test_what_a_worker_reports_counts_and_so_does_what_came_since(
     assert front.places == [["1", "2"], ["0"]]
 
 
-def a_tick(seconds: float) -> Tick:
+def a_tick(seconds: float, frames: int = 1, entries: int = 2) -> Tick:
+    """Of one row, with guidance."""
     rider = Rider(RowId("x", 0), 0, 1)
-    return Tick(seconds=seconds, width=64, height=64, riders=[rider])
+    return Tick(
+        seconds=seconds, width=64, height=64, frames=frames, entries=entries, riders=[rider]
+    )
+
+
+def test_what_a_step_takes_is_learned_by_what_is_in_its_forward(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    front = Front(loop, 2)
+    front.dispatcher.learn([a_tick(0.0, entries=0), a_tick(8.0, frames=8), a_tick(0.5, entries=1)])
+    front.report(0, backlog_seconds=5.0)
+    front.report(1, backlog_seconds=1.0)
+    front.submit("0", steps=9)  # with guidance
+    assert front.places == [[], ["0"]]
+    front.submit("1", steps=9)
+    assert front.places == [["1"], ["0"]]
+
+
+def test_when_a_request_is_done_is_not_known_until_another_worker_has_it(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    front = Front(loop, 1)
+    ride = front.submit("a")
+    front.report(0, backlog_seconds=1.0)
+    assert ride.eta_s(0.5) == 0.5
+    front.die(0)
+    assert ride.eta_s(0.5) is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """A model that never returns from a forward with a certain prompt in it: its request is found and
-fails, and nobody else notices more than a delay.
+fails, and nobody else notices more than a delay. A model that is only slow is left alone.
 """
 
 from __future__ import annotations
@@ -66,3 +66,14 @@ def test_a_request_that_hangs_the_model_fails_and_its_neighbours_do_not(
         wait_until(lambda: client.pending_rows == 0)
     assert "bad is run alone" in caplog.text
     assert "has work and has said nothing for 2 s" in caplog.text
+
+
+def test_a_model_whose_steps_take_longer_than_that_is_not_held_to_hang() -> None:
+    with EngineThread(WorkerConfig(model="fake:2.5"), hang_seconds=2.0) as engine:
+        worker = engine.client.worker_pids
+
+        async def generate() -> None:
+            await engine.client.submit(a_request(steps=2)).answer
+
+        engine.wait_for(generate())
+        assert engine.client.worker_pids == worker

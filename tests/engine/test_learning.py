@@ -8,10 +8,10 @@ import pytest
 from torch import Tensor
 
 from chairlift.engine.loop import Loop
-from chairlift.engine.messages import Finished, FromEngine, Submit
+from chairlift.engine.messages import Busy, Finished, FromEngine, Submit
 from chairlift.engine.runner import Runner
 from chairlift.models.fake import FakeModel
-from chairlift.scheduling.costs import Shape
+from chairlift.scheduling.costs import Costs, Shape
 from chairlift.scheduling.scheduler import Scheduler
 from tests.builders import a_request
 
@@ -62,3 +62,19 @@ def test_forwards_of_mixed_guidance_are_learned_by_their_entries() -> None:
     for _ in range(10):
         loop.turn()
     assert 4 in scheduler.costs.step(Shape(64, 64)).points
+
+
+def test_what_is_predicted_to_take_long_is_announced() -> None:
+    shape = {
+        "width": 64,
+        "height": 64,
+        "step_seconds": {"1": 20.0, "2": 30.0},
+        "encode_seconds": {"1": 5.0},
+        "decode_seconds": {"1": 7.0},
+    }
+    said = list[FromEngine]()
+    loop = Loop(FakeModel(), Scheduler(costs=Costs({"shapes": [shape]})), said.append)
+    loop.send(Submit(request=a_request(steps=1)))  # with guidance
+    while not any(isinstance(message, Finished) for message in said):
+        loop.turn()
+    assert [message.seconds for message in said if isinstance(message, Busy)] == [35.0, 7.0]

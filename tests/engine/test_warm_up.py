@@ -1,4 +1,4 @@
-"""The first step, which nobody waits for."""
+"""The first picture, which nobody waits for."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ class LargePictures(FakeModel):
         self.card = replace(self.card, defaults=defaults)
 
 
-class Broken(FakeModel):
+class WithoutSteps(FakeModel):
     def predict(self, batch: ForwardBatch) -> Tensor:
         raise RuntimeError("no step")
+
+
+class WithoutPixels(FakeModel):
+    def decode(self, latents: Tensor) -> Tensor:
+        raise RuntimeError("no pixels")
 
 
 def test_costs_are_known_before_the_first_request() -> None:
@@ -34,6 +39,8 @@ def test_costs_are_known_before_the_first_request() -> None:
     assert costs.shapes == [Shape(64, 64)]
     assert costs.step(Shape(64, 64)).points.keys() == {2}  # With guidance.
     assert costs.step(Shape(64, 64)).seconds(2) >= 0.01
+    assert costs.encode(Shape(64, 64)) > 0
+    assert costs.decode(Shape(64, 64)) > 0
 
 
 def test_a_large_model_takes_its_first_step_with_a_small_picture() -> None:
@@ -62,8 +69,18 @@ def test_a_table_is_refined() -> None:
     assert 4.0 < costs.step(Shape(64, 64)).seconds(2) < 5.0
 
 
-def test_a_model_that_can_not_step_starts_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (WithoutSteps(), "a denoising step failed"),
+        (WithoutPixels(), "the picture could not be decoded"),
+    ],
+    ids=["step", "decode"],
+)
+def test_a_model_that_makes_no_picture_starts_all_the_same(
+    model: FakeModel, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     costs = Costs()
-    warm_up(Broken(), costs)
-    assert costs.shapes == []
-    assert "the first step failed: a denoising step failed" in caplog.text
+    warm_up(model, costs)
+    assert costs.decode(Shape(64, 64)) == 0
+    assert f"the first picture could not be made: {reason}" in caplog.text

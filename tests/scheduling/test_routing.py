@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -17,8 +18,10 @@ from chairlift.scheduling.routing import (
     Traits,
     choose_fewest,
     choose_place,
+    pixel_steps,
     two_choices,
 )
+from tests.builders import a_request
 
 SMALL, LARGE = Shape(64, 64), Shape(128, 128)
 SHAPES = frozenset([SMALL])
@@ -125,3 +128,9 @@ def test_no_places_are_an_error() -> None:
     for choose in (lambda: two_choices(0, Random(1)), lambda: RoundRobin()(0)):
         with pytest.raises(ValueError, match="there are 0 places to choose from"):
             choose()
+
+
+def test_guidance_and_frames_are_work_like_pixels_and_steps() -> None:
+    plain = a_request(width=64, height=128, steps=10, n=3, guidance_scale=1.0)
+    assert pixel_steps(plain) == 64 * 128 * 10 * 3
+    assert pixel_steps(replace(plain, cfg_scale=3.0, frames=5)) == 10 * pixel_steps(plain)

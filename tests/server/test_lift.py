@@ -21,7 +21,9 @@ from tests.builders import a_request
 
 def an_activity(*seconds: float, running: int = 0) -> Activity:
     """A report of ticks that took so long."""
-    ticks = [Tick(seconds=each, width=64, height=64, riders=[]) for each in seconds]
+    ticks = [
+        Tick(seconds=each, width=64, height=64, frames=1, entries=1, riders=[]) for each in seconds
+    ]
     return Activity(ticks=ticks, running=running, waiting=0, backlog_seconds=0.0)
 
 
@@ -85,7 +87,7 @@ def test_a_reader_with_a_key_is_told_which_requests_are_its_own() -> None:
         owners = {"anybody": "", "one": "one", "other": "other"}
         stage.rides = {name: await a_ride(name, owner) for name, owner in owners.items()}
         riders = [Rider(RowId(name, 0), 0, 10) for name in ("anybody", "one", "gone")]
-        tick = Tick(seconds=0.1, width=64, height=64, riders=riders)
+        tick = Tick(seconds=0.1, width=64, height=64, frames=1, entries=1, riders=riders)
         readers = {owner: Outbox() for owner in ("", "one", "other", "stranger")}
         for owner, reader in readers.items():
             cabin.join(reader, owner)

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from chairlift.cluster.load import digest, pixel_steps, read_load, traits
+from chairlift.cluster.load import digest, read_load, traits
 from chairlift.request import GenerationRequest
-from chairlift.scheduling.routing import choose_place, two_choices
+from chairlift.scheduling.routing import choose_place, pixel_steps, two_choices
 
 STATS_PERIOD_SECONDS = 1.0
 """How often replicas are asked."""

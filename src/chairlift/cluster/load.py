@@ -1,8 +1,7 @@
 """How busy a replica is, and who would feel at home there: what its router is told.
 
 The predicted seconds come from the engine. Of a request that the engine doesn't know yet, only its
-size is known, in pixel-steps: pixels times frames times sampler steps. What one of them takes is
-seen in the backlog.
+size is known, in pixel-steps. What one of them takes is seen in the backlog.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from chairlift.engine.messages import Activity
 from chairlift.engine.ride import Ride
 from chairlift.request import GenerationRequest
 from chairlift.scheduling.costs import Shape
-from chairlift.scheduling.routing import Place, Traits
+from chairlift.scheduling.routing import Place, Traits, pixel_steps
 
 RECENT = 64
 """So many of the last requests count as still at home."""
@@ -86,11 +85,6 @@ def read_load(told: Mapping[str, Any], unseen_seconds: float = 0.0) -> Place | N
 def traits(request: GenerationRequest) -> Traits:
     """What makes a request better company in one replica than in another."""
     return replace(Traits.of(request), prompt=digest(request.prompt))
-
-
-def pixel_steps(request: GenerationRequest) -> float:
-    """The size of a request."""
-    return request.n * request.steps * request.width * request.height * request.frames
 
 
 def digest(text: str) -> str:

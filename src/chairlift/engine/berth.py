@@ -21,7 +21,7 @@ from chairlift.engine.supervisor import Supervisor
 from chairlift.engine.worker_config import WorkerConfig
 from chairlift.request import GenerationRequest
 from chairlift.scheduling.costs import Shape
-from chairlift.scheduling.routing import Place, Traits
+from chairlift.scheduling.routing import Place, Traits, pixel_steps
 
 RECENT_PROMPTS = 64
 """So many of the last prompts count as still known to the worker."""
@@ -192,8 +192,3 @@ class Berth:
         ticks = [msgspec.structs.replace(tick, worker=self.number) for tick in report.ticks]
         self.activity = msgspec.structs.replace(report, ticks=ticks)
         return self.activity
-
-
-def pixel_steps(request: GenerationRequest) -> float:
-    """The size of a request."""
-    return request.n * request.steps * request.width * request.height

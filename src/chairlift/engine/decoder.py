@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,12 @@ class Decoder:
     def __len__(self) -> int:
         return len(self._waiting) + (len(self._chunk.entries) if self._chunk else 0)
 
+    @property
+    def next_rows(self) -> list[RowId]:
+        """The rows that :meth:`run` may take up to decode or to wait for."""
+        begun = [] if self._chunk is None else self._chunk.entries
+        return [row for row, _ in [*begun, *self._next_entries()]]
+
     def submit(self, row: RowId, latents: Tensor) -> None:
         """Append a row's final latents to the queue."""
         self._waiting.append((row, latents))
@@ -102,6 +109,8 @@ class Decoder:
         """
         decoded = self._take(wait)
         if self._chunk is None and (entries := self._next_entries()):
+            for _ in entries:
+                self._waiting.popleft()
             try:
                 self._chunk = self._begin(entries)
             except Exception as error:
@@ -119,10 +128,10 @@ class Decoder:
     def _next_entries(self) -> list[Entry]:
         """The rows at the head of the queue that have one shape, at most a chunk."""
         entries: list[Entry] = []
-        while self._waiting and len(entries) < self._adapter.max_decode_rows:
-            if entries and self._waiting[0][1].shape != entries[0][1].shape:
+        for entry in islice(self._waiting, self._adapter.max_decode_rows):
+            if entries and entry[1].shape != entries[0][1].shape:
                 break
-            entries.append(self._waiting.popleft())
+            entries.append(entry)
         return entries
 
     def _begin(self, entries: list[Entry]) -> _Chunk:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from chairlift.engine.berth import Berth, pixel_steps
+from chairlift.engine.berth import Berth
 from chairlift.engine.messages import Submit, Tick, encode
 from chairlift.engine.ride import Ride
 from chairlift.errors import EngineCrash
 from chairlift.scheduling.costs import UNKNOWN_SECONDS
-from chairlift.scheduling.routing import Traits, choose_place
+from chairlift.scheduling.routing import Traits, choose_place, pixel_steps
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,10 @@ class Dispatcher:
     def learn(self, ticks: Iterable[Tick]) -> None:
         """See what a pixel-step takes."""
         for tick in ticks:
-            seconds = tick.seconds / (tick.width * tick.height * len(tick.riders))
+            if not tick.entries:  # All its rows have failed before their step.
+                continue
+            pixels = tick.width * tick.height * tick.frames
+            seconds = tick.seconds / (pixels * tick.entries)
             known = seconds if self._seconds is None else self._seconds
             self._seconds = known + NEW_WEIGHT * (seconds - known)
 

@@ -19,6 +19,7 @@ from chairlift.engine.ledger import Ledger
 from chairlift.engine.messages import (
     Accepted,
     Activity,
+    Busy,
     Cancel,
     Failed,
     Finished,
@@ -42,7 +43,7 @@ from chairlift.errors import (
 )
 from chairlift.metadata import PictureSettings
 from chairlift.models.adapter import Adapter
-from chairlift.request import GenerationRequest, Status
+from chairlift.request import GenerationRequest, RowId, Status
 from chairlift.scheduling.costs import Shape
 from chairlift.scheduling.plan import Plan, Snapshot, TickResult
 from chairlift.scheduling.scheduler import Scheduler
@@ -54,6 +55,8 @@ REPORT_SECONDS = 0.1
 """The longest that a tick waits to be reported."""
 PREDICTED_ROWS = 10_000
 """So many rows a second are told when they will be done: the more wait, the more rarely."""
+BUSY_SECONDS = 1.0
+"""Whatever is predicted to take at least so long is announced."""
 MESSAGES = 64
 """The most that are read between two ticks; a flood of them doesn't hold up who is aboard."""
 IMAGE_THREADS = 2
@@ -234,6 +237,7 @@ class Loop:
 
     def _run(self, plan: Plan) -> None:
         start = time.monotonic()
+        self._announce(self._scheduler.predict_tick(plan))
         for row in plan.joining:
             self._ledger.move(row, Status.ENCODING, start)
         result = self._runner.run(plan, self._ledger.requests)
@@ -281,6 +285,7 @@ class Loop:
         self._previews.show(result.previews, steps, requests)
 
     def _decode(self, wait: bool) -> None:
+        self._announce(sum(map(self._decode_seconds, self._decoder.next_rows)))
         for decoded in self._decoder.run(wait):
             request = self._ledger.requests.get(decoded.row.request_id)
             if request is None:
@@ -291,6 +296,15 @@ class Loop:
                 self._scheduler.decoded(Shape.of(request), decoded.seconds)
                 preview = self._previews.take(decoded.row)
                 self._images.submit(self._encode_image, decoded, decoded.outcome, request, preview)
+
+    def _decode_seconds(self, row: RowId) -> float:
+        request = self._ledger.requests.get(row.request_id)
+        return 0.0 if request is None else self._scheduler.costs.decode(Shape.of(request))
+
+    def _announce(self, seconds: float) -> None:
+        """Something is begun that is predicted to take so long."""
+        if seconds >= BUSY_SECONDS:
+            self._sink(Busy(seconds=seconds))
 
     def _encode_image(
         self,
@@ -352,7 +366,14 @@ class Loop:
             for row, step in zip(plan.running, plan.steps, strict=True)
         ]
         self._ticks.append(
-            Tick(seconds=result.seconds, width=request.width, height=request.height, riders=riders)
+            Tick(
+                seconds=result.seconds,
+                width=request.width,
+                height=request.height,
+                frames=request.frames,
+                entries=result.entries,
+                riders=riders,
+            )
         )
 
     def _report(self, at_once: bool) -> None:

@@ -84,6 +84,13 @@ class StartFailed(Message, frozen=True):
     reason: str
 
 
+class Busy(Message, frozen=True):
+    """Nothing is going to be said for long, and yet nothing is wrong."""
+
+    seconds: float
+    """How long that is predicted to be."""
+
+
 class Accepted(Message, frozen=True):
     """A request is in the queue."""
 
@@ -136,6 +143,10 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     """Pixels."""
     height: int
+    frames: int
+    """1 is a picture."""
+    entries: int
+    """Of the forward: a row with classifier-free guidance takes two."""
     riders: list[Rider]
     worker: int = 0
     """Which of several workers made it; the front end knows."""
@@ -163,6 +174,7 @@ FromEngine = (
     | Loading
     | Ready
     | StartFailed
+    | Busy
     | Accepted
     | Preview
     | Finished

@@ -59,6 +59,7 @@ class Ride:
         """It is played again, from the beginning."""
         self.accepted.clear()
         self.boarded.clear()
+        self.due = None
         self.steps = [0] * self.request.n
 
     @property

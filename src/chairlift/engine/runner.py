@@ -134,6 +134,21 @@ class Runner:
         result.marks.append(self._mark())
         return result
 
+    def run_to_end(self, plan: Plan, requests: Mapping[str, GenerationRequest]) -> RunResult:
+        """As :meth:`run`, for whoever has no use for half of a tick; the host waits for it.
+
+        Raises:
+            torch.OutOfMemoryError: There is no memory for these rows in one forward.
+            RequestError: A row has failed.
+        """
+        result = self.run(plan, requests)
+        result.wait()
+        if result.out_of_memory:
+            raise torch.OutOfMemoryError(f"{result.out_of_memory} rows don't fit into memory")
+        for error in result.failed.values():
+            raise error
+        return result
+
     @torch.inference_mode()
     def release(self, rows: Collection[RowId]) -> None:
         """Free the slots of cancelled rows; rows without one are passed over."""

@@ -28,6 +28,7 @@ import zmq.asyncio
 
 from chairlift.engine.messages import (
     Alive,
+    Busy,
     FromEngine,
     Loading,
     Ready,
@@ -46,6 +47,9 @@ START_ATTEMPTS = 4
 SOCKET = "worker"
 STOP_SECONDS = 5.0
 """How long a worker may take to end when it is told to."""
+BUSY_PATIENCE = 10.0
+"""How many times as long as predicted a worker may be busy before its silence counts. Of a size
+that was never run, predictions may be wrong by as much."""
 WATCH_SECONDS = 0.25
 """Between two looks whether the worker is silent."""
 MIN_LOADING_SILENCE_SECONDS = 60.0
@@ -102,7 +106,8 @@ class Supervisor:
 
     Args:
         owner: Is told what happens, on the event loop.
-        hang_seconds: A worker that loads or has work, and says nothing for so long, is ended.
+        hang_seconds: A worker that loads or has work, and says nothing for so long, is ended. One
+            that is busy may be silent for longer.
     """
 
     def __init__(self, owner: Owner, hang_seconds: float) -> None:
@@ -111,6 +116,8 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
         self._socket: zmq.asyncio.Socket | None = None
         self._heard = 0.0
+        self._busy_until = 0.0
+        """Until then the worker may be silent, since it has said so."""
         self.worker_pid: int | None = None
         """The process id of the worker, while there is one that isn't being ended."""
         self.failure: str | None = None
@@ -126,7 +133,7 @@ class Supervisor:
         """For how long a worker that loads or has work has said nothing."""
         if self.worker_pid is None or (self.is_ready and not self._owner.has_work):
             return 0.0
-        return time.monotonic() - self._heard
+        return max(0.0, time.monotonic() - max(self._heard, self._busy_until))
 
     async def start(self) -> Ready:
         """Start the worker and wait until it is ready.
@@ -235,7 +242,7 @@ class Supervisor:
             stdin=asyncio.subprocess.PIPE,  # Its end is ours.
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
-        self.worker_pid, self._heard = process.pid, time.monotonic()
+        self.worker_pid, self._heard, self._busy_until = process.pid, time.monotonic(), 0.0
         return process
 
     async def _listen(self, worker: _Worker, ready: asyncio.Future[Ready]) -> str:
@@ -246,6 +253,8 @@ class Supervisor:
             match message:
                 case Alive():
                     _remove(worker.folder)
+                case Busy(seconds=seconds):
+                    self._busy_until = self._heard + BUSY_PATIENCE * seconds
                 case Loading():
                     self._owner.loading(message)
                 case Ready():

@@ -1,6 +1,6 @@
-"""The first step, before anybody waits for it.
+"""The first picture, before anybody waits for one.
 
-Kernels are loaded and memory is set up in it, and of what it took the costs of all other sizes are
+Kernels are loaded and memory is set up for it, and of what it took the costs of all other sizes are
 guessed, so that the first predictions aren't made of nothing.
 """
 
@@ -9,7 +9,11 @@ from __future__ import annotations
 import logging
 import math
 
+import torch
+
+from chairlift.engine.decoder import Decoder
 from chairlift.engine.runner import Runner
+from chairlift.errors import RequestError
 from chairlift.models.adapter import Adapter
 from chairlift.request import GenerationRequest, RowId
 from chairlift.scheduling.costs import Costs, Shape
@@ -23,8 +27,8 @@ SIDE = 256
 
 
 def warm_up(adapter: Adapter, costs: Costs, small: bool = True) -> None:
-    """Take two steps of a row, and tell ``costs`` of the second. A model that can't take them is
-    left to its requests, which say more of it.
+    """Take two steps of a row and decode it, and tell ``costs`` of the second step and of the rest.
+    A model that can't is left to its requests, which say more of it.
 
     Args:
         adapter: The model.
@@ -33,15 +37,26 @@ def warm_up(adapter: Adapter, costs: Costs, small: bool = True) -> None:
             may be compiled.
     """
     request = _request(adapter, SIDE if small else None)
-    runner, id = Runner(adapter), RowId(request.id, 0)
+    try:
+        _take_two_steps(adapter, costs, request)
+    except (RequestError, torch.OutOfMemoryError) as error:
+        logger.warning("the first picture could not be made: %s", error)
+
+
+def _take_two_steps(adapter: Adapter, costs: Costs, request: GenerationRequest) -> None:
+    runner, decoder = Runner(adapter), Decoder(adapter)
+    requests, row, shape = {request.id: request}, RowId(request.id, 0), Shape.of(request)
     key = runner.legs(request)[0].key
-    for joining in ((id,), ()):
-        result = runner.run(Plan(key=key, joining=joining, running=(id,)), {request.id: request})
-        result.wait()
-        for error in result.failed.values():
-            logger.warning("the first step failed: %s", error.message)
-            return
-    costs.step(Shape.of(request)).observe(result.entries, result.seconds - result.encode_seconds)
+    first = Plan(key=key, joining=(row,), running=(row,))
+    second = Plan(key=key, running=(row,), finishing=frozenset({row}))
+    costs.observe_encode(shape, runner.run_to_end(first, requests).encode_seconds)
+    result = runner.run_to_end(second, requests)
+    costs.step(shape).observe(result.entries, result.seconds - result.encode_seconds)
+    decoder.submit(row, result.finished[row])
+    [decoded] = decoder.run(wait=False) or decoder.run(wait=True)
+    if isinstance(decoded.outcome, RequestError):
+        raise decoded.outcome
+    costs.observe_decode(shape, decoded.seconds)
 
 
 def _request(adapter: Adapter, side: int | None) -> GenerationRequest:

@@ -100,6 +100,15 @@ def choose_fewest(requests: Sequence[int]) -> int:
     return requests.index(min(requests))
 
 
+def pixel_steps(request: GenerationRequest) -> float:
+    """How much work a request is, as far as that can be seen without a model: the pixels of all its
+    steps, twice where they have classifier-free guidance.
+    """
+    pixels = request.width * request.height * request.frames
+    entries = 2 if request.cfg_scale > 1 else 1
+    return float(request.n * request.steps * pixels * entries)
+
+
 class Chance(Protocol):
     """As much of :class:`random.Random` as is needed."""
 

@@ -174,6 +174,15 @@ class Scheduler:
         """A row was decoded, in so many seconds; what decoding costs is learned from it."""
         self.costs.observe_decode(shape, seconds)
 
+    def predict_tick(self, plan: Plan) -> float:
+        """In how many seconds the tick of a plan that was just made will be over."""
+        if plan.key is None:
+            return 0.0
+        group = self._state.groups[plan.key]
+        entries = sum([group.rows[id].entries for id in plan.running])
+        encode = len(plan.joining) * self.costs.encode(group.shape)
+        return encode + group.curve.seconds(entries)
+
     def predict(self, now: float, rows: Collection[RowId] | None = None) -> dict[str, float]:
         """In how many seconds the requests of these rows, which must be here, will be done; those
         of all that are here if ``rows`` is None. See :func:`predict`.

@@ -96,6 +96,7 @@ class Lift:
                 images=ride.request.n,
                 width=ride.request.width,
                 height=ride.request.height,
+                frames=ride.request.frames,
                 eta_s=ride.eta_s(now),
             )
             for ride in islice(waiting, SHOWN_IN_QUEUE)

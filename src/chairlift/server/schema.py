@@ -287,6 +287,8 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     """Pixels."""
     height: int
+    frames: int
+    """1 is a picture."""
     eta_s: float | None
     """Predicted seconds from now until it is done; None until the engine has said it."""
 

@@ -20,8 +20,8 @@ class Row {
   /** Whether who looks on here may cancel it. */
   mayEnd = false;
 
-  constructor(key, [[id, image], before, total], { width, height }, now) {
-    Object.assign(this, { key, id, image, width, height, total, done: before });
+  constructor(key, [[id, image], before, total], { width, height, frames }, now) {
+    Object.assign(this, { key, id, image, width, height, frames, total, done: before });
     this.from = before / total;
     this.glide = 4 * SHORTEST_GLIDE;
     this.seen = this.start = now;

@@ -1,6 +1,6 @@
 // Draws the lift: a cable for each row, and on it a chair that goes up as the row denoises.
 
-import { brief, byId, copyOf, count, seconds, write } from "./dom.js";
+import { brief, byId, copyOf, count, seconds, sizeOf, write } from "./dom.js";
 
 const MOST_LANES = 64;
 /** How long a cable hangs empty before it is taken down, in milliseconds. */
@@ -108,7 +108,7 @@ class Group {
     this.colour = colour;
     [this.element, this.#parts] = copyOf("group");
     this.element.classList.add(`colour-${colour}`);
-    this.#parts.size.textContent = `${row.width} × ${row.height}`;
+    this.#parts.size.textContent = sizeOf(row);
   }
 
   add(lane) {
@@ -160,7 +160,7 @@ export class Scene {
 
   /** Give a row an empty cable of its size, or a new one; whether there was room. */
   #seat(row) {
-    const size = `${row.width}x${row.height}`;
+    const size = sizeOf(row);
     let lane = this.#groups.get(size)?.lanes.find((one) => one.row === null);
     if (!lane) {
       if (this.#total >= MOST_LANES) return false;

@@ -1,6 +1,6 @@
 // Who waits at the station, with the predicted times.
 
-import { byId, copyOf, count, seconds, still, write } from "./dom.js";
+import { byId, copyOf, count, seconds, sizeOf, still, write } from "./dom.js";
 import { offerCancel } from "./scene.js";
 
 const MOST_TICKETS = 24;
@@ -10,11 +10,11 @@ class Ticket {
   #page;
   #parts;
 
-  constructor({ id, images, width, height }, page) {
+  constructor({ id, images, ...size }, page) {
     this.#page = page;
     [this.element, this.#parts] = copyOf("ticket");
     const { what, cancel } = this.#parts;
-    what.textContent = `${count(images, "picture")}, ${width} × ${height}`;
+    what.textContent = `${count(images, "picture")}, ${sizeOf(size)}`;
     cancel.addEventListener("click", () => page.cancel(id));
   }
 
