@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from chairlift.engine import loop as engine_loop
-from chairlift.engine.loop import MESSAGES, PREDICTED_ROWS, REPORT_SECONDS, Loop
+from chairlift.engine import reporter
+from chairlift.engine.loop import MESSAGES, Loop
 from chairlift.engine.messages import Accepted, Activity, Cancel, Failed, FromEngine, Submit
+from chairlift.engine.reporter import PREDICTED_ROWS, REPORT_SECONDS
 from chairlift.models.fake import FakeModel
 from chairlift.request import RowId
 from chairlift.scheduling.costs import Costs
@@ -103,7 +105,8 @@ def test_the_more_wait_the_more_rarely_they_are_told_when(
     requests: int, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(engine_loop, "time", SimpleNamespace(monotonic=lambda: now))
+    for module in (engine_loop, reporter):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     said: list[FromEngine] = []
     loop = Loop(FakeModel(), Scheduler(max_batch_size=1), said.append)
     for number in range(requests):

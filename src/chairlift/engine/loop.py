@@ -18,20 +18,17 @@ from chairlift.engine.files import encode_file
 from chairlift.engine.ledger import Ledger
 from chairlift.engine.messages import (
     Accepted,
-    Activity,
-    Busy,
     Cancel,
     Failed,
     Finished,
     FromEngine,
-    Rider,
     SetPolicy,
     Stop,
     Submit,
-    Tick,
     ToEngine,
 )
 from chairlift.engine.previews import Previews
+from chairlift.engine.reporter import Reporter
 from chairlift.engine.runner import Runner, RunResult
 from chairlift.errors import (
     DeadlineUnattainable,
@@ -45,18 +42,12 @@ from chairlift.metadata import PictureSettings
 from chairlift.models.adapter import Adapter
 from chairlift.request import GenerationRequest, RowId, Status
 from chairlift.scheduling.costs import Shape
-from chairlift.scheduling.plan import Plan, Snapshot, TickResult
+from chairlift.scheduling.plan import Plan, TickResult
 from chairlift.scheduling.scheduler import Scheduler
 from chairlift.scheduling.work import RowWork
 
 logger = logging.getLogger(__name__)
 
-REPORT_SECONDS = 0.1
-"""The longest that a tick waits to be reported."""
-PREDICTED_ROWS = 10_000
-"""So many rows a second are told when they will be done: the more wait, the more rarely."""
-BUSY_SECONDS = 1.0
-"""Whatever is predicted to take at least so long is announced."""
 MESSAGES = 64
 """The most that are read between two ticks; a flood of them doesn't hold up who is aboard."""
 IMAGE_THREADS = 2
@@ -103,10 +94,7 @@ class Loop:
         self._previews = Previews(adapter, sink, self._images)
         self._newcomers: list[GenerationRequest] = []
         """Accepted, but their callers don't know it yet."""
-        self._ticks: list[Tick] = []
-        self._snapshot = scheduler.snapshot()
-        self._reported = 0.0
-        self._predicted = 0.0
+        self._reporter = Reporter(scheduler, self._ledger, sink)
         self._stopped = False
 
     def send(self, message: ToEngine) -> None:
@@ -127,7 +115,7 @@ class Loop:
         if plan.key is not None:
             self._run(plan)
         self._decode(wait=plan.key is None)
-        self._report(at_once=plan.key is None)
+        self._reporter.report(at_once=plan.key is None)
         busy = plan.key is not None or len(self._decoder) > 0
         self._read_mailbox(None if busy else plan.wake_at, wait=not busy)
 
@@ -237,7 +225,7 @@ class Loop:
 
     def _run(self, plan: Plan) -> None:
         start = time.monotonic()
-        self._announce(self._scheduler.predict_tick(plan))
+        self._reporter.announce(self._scheduler.predict_tick(plan))
         for row in plan.joining:
             self._ledger.move(row, Status.ENCODING, start)
         result = self._runner.run(plan, self._ledger.requests)
@@ -254,11 +242,11 @@ class Loop:
                 out_of_memory=result.out_of_memory,
             )
         )
-        self._record(plan, result)
+        self._reporter.record(plan, result)
         self._show(plan, result)
         self._settle(plan, result, start)
         if result.finished:  # Before their pictures, so that it is known with how many they rode.
-            self._report(at_once=True)
+            self._reporter.report(at_once=True)
 
     def _settle(self, plan: Plan, result: RunResult, start: float) -> None:
         """Write what has happened into the ledger, and pass on what is finished."""
@@ -285,7 +273,7 @@ class Loop:
         self._previews.show(result.previews, steps, requests)
 
     def _decode(self, wait: bool) -> None:
-        self._announce(sum(map(self._decode_seconds, self._decoder.next_rows)))
+        self._reporter.announce(sum(map(self._decode_seconds, self._decoder.next_rows)))
         for decoded in self._decoder.run(wait):
             request = self._ledger.requests.get(decoded.row.request_id)
             if request is None:
@@ -300,11 +288,6 @@ class Loop:
     def _decode_seconds(self, row: RowId) -> float:
         request = self._ledger.requests.get(row.request_id)
         return 0.0 if request is None else self._scheduler.costs.decode(Shape.of(request))
-
-    def _announce(self, seconds: float) -> None:
-        """Something is begun that is predicted to take so long."""
-        if seconds >= BUSY_SECONDS:
-            self._sink(Busy(seconds=seconds))
 
     def _encode_image(
         self,
@@ -356,49 +339,3 @@ class Loop:
         self._sink(
             Failed(request_id=request_id, code=error.code, message=error.message, param=error.param)
         )
-
-    # ------------------------------------------------------------------ reports
-
-    def _record(self, plan: Plan, result: RunResult) -> None:
-        request = self._ledger.requests[plan.running[0].request_id]
-        riders = [
-            Rider(row, step, self._ledger.evaluations(row))
-            for row, step in zip(plan.running, plan.steps, strict=True)
-        ]
-        self._ticks.append(
-            Tick(
-                seconds=result.seconds,
-                width=request.width,
-                height=request.height,
-                frames=request.frames,
-                entries=result.entries,
-                riders=riders,
-            )
-        )
-
-    def _report(self, at_once: bool) -> None:
-        """Say what has happened, but not at every tick."""
-        now = time.monotonic()
-        if now < self._reported + REPORT_SECONDS and not at_once:
-            return
-        snapshot = self._scheduler.snapshot()
-        if not self._ticks and snapshot == self._snapshot:
-            return
-        self._sink(
-            Activity(
-                ticks=self._ticks,
-                running=snapshot.running,
-                waiting=snapshot.waiting,
-                backlog_seconds=snapshot.backlog_seconds,
-                eta_s=self._predict(snapshot, now),
-            )
-        )
-        self._ticks, self._snapshot, self._reported = [], snapshot, now
-
-    def _predict(self, snapshot: Snapshot, now: float) -> dict[str, float]:
-        """When everybody will be done, if it is time to say so again."""
-        rows = snapshot.running + snapshot.waiting
-        if now < self._predicted + max(REPORT_SECONDS, rows / PREDICTED_ROWS):
-            return {}
-        self._predicted = now
-        return self._scheduler.predict(now)
