@@ -1,10 +1,12 @@
-"""How right the simulator is: the real engine and the simulator on the same arrivals.
+"""How right the simulator is, and predictions are: the real engine and the simulator on the same
+arrivals.
 
     python -m benchmarks.fidelity
 
 The model is profiled on this machine; then Poisson arrivals of two sizes and of 10 to 30 steps, at
 shares of what the knee allows, go through the engine in this process, and through the simulator:
-with the table of the profile, and with the means of what ran, for each number of entries.
+with the table of the profile, and with the means of what ran, for each number of entries. The last
+column is how long requests took by what was predicted when they were accepted.
 The machine should have nothing else to do. With ``--model fake:0.03:0.005``, whose forwards sleep
 and always take as long, what is left is the simulator's own error.
 """
@@ -17,13 +19,14 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import mean
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.machine import describe_machine, percentile
 from chairlift.engine.loop import Loop
 from chairlift.engine.memory import keep_freed_memory
-from chairlift.engine.messages import Finished, FromEngine, Stop, Submit
+from chairlift.engine.messages import Accepted, Finished, FromEngine, Stop, Submit
 from chairlift.models.adapter import Adapter
 from chairlift.models.registry import load_model
 from chairlift.profiler import Profiler
@@ -88,17 +91,30 @@ def _means(seconds: Seconds, shape: Shape) -> dict[str, float]:
     return {str(entries): mean(own) for (one, entries), own in seconds.items() if one == shape}
 
 
-def run_engine(adapter: Adapter, scheduler: Scheduler, jobs: Sequence[Job]) -> list[float]:
-    """Seconds from each arrival to its picture."""
+class Ride(NamedTuple):
+    """A request of the engine's."""
+
+    seconds: float
+    """From its arrival to its picture."""
+    predicted: float
+    """The same, as it was predicted when it was accepted."""
+
+
+def run_engine(adapter: Adapter, scheduler: Scheduler, jobs: Sequence[Job]) -> list[Ride]:
+    """All of them, as they are done."""
     arrived: dict[str, float] = {}
-    latencies: dict[str, float] = {}
+    predicted: dict[str, float] = {}
+    rides: list[Ride] = []
     done = threading.Event()
 
     def receive(message: FromEngine) -> None:
-        if isinstance(message, Finished):
-            latencies[message.request_id] = time.monotonic() - arrived[message.request_id]
-            if len(latencies) == len(jobs):
-                done.set()
+        match message:
+            case Accepted(request_id=id, eta_s=eta):
+                predicted[id] = time.monotonic() + eta - arrived[id]
+            case Finished(request_id=id):
+                rides.append(Ride(time.monotonic() - arrived[id], predicted[id]))
+                if len(rides) == len(jobs):
+                    done.set()
 
     def send() -> None:
         start = time.monotonic()
@@ -123,7 +139,7 @@ def run_engine(adapter: Adapter, scheduler: Scheduler, jobs: Sequence[Job]) -> l
     sender.start()
     loop.run()
     sender.join()
-    return list(latencies.values())
+    return rides
 
 
 def run_simulator(truth: Costs, known: Costs, policy: str, jobs: Sequence[Job]) -> list[float]:
@@ -149,21 +165,24 @@ def main() -> None:
     rate = capacity(Costs(table), MIX)
     print(f"{adapter.card.id} on {describe_machine()}")
     print(f"capacity at the knee {rate:.2f} requests/s, knees {[shape.knee for shape in shapes]}\n")
-    print("| load | seed | engine mean, p99 | profiled / engine | as it ran / engine |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| load | seed | engine mean, p99 | profiled | as it ran | real / predicted |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for load in options.loads:
         for seed in options.seeds:
             rng = np.random.default_rng(seed)
             arrivals = np.cumsum(rng.exponential(1 / (load * rate), options.requests))
             jobs = draw_jobs(MIX, arrivals.tolist(), rng)
             scheduler = Watched(options.policy, Costs(table))
-            engine = run_engine(adapter, scheduler, jobs)
+            rides = run_engine(adapter, scheduler, jobs)
+            engine = [ride.seconds for ride in rides]
             ran = scheduler.means(adapter.card.row_entries)
             cells = [f"{mean(engine):.3f} s, {percentile(engine, 0.99):.3f} s"]
             for truth in (Costs(table), ran):
                 times = run_simulator(truth, Costs(table), options.policy, jobs)
                 p99 = percentile(times, 0.99) / percentile(engine, 0.99)
                 cells.append(f"{mean(times) / mean(engine):.2f}, {p99:.2f}")
+            error = [ride.seconds / ride.predicted for ride in rides]
+            cells.append(", ".join(f"{percentile(error, p):.2f}" for p in (0.1, 0.5, 0.9)))
             print(f"| {load:g} | {seed} | {' | '.join(cells)} |", flush=True)
 
 

@@ -81,7 +81,8 @@ class EngineThread:
         """The jobs of the engine, in a folder that goes with them if none is given."""
         with TemporaryDirectory() as temporary, DataDir.open(folder or Path(temporary)) as data_dir:
             store = self.wait_for(JobStore.open(data_dir))
-            jobs = JobManager(self.client, store, retention or Retention())
+            strict = self.client.config.strict
+            jobs = JobManager(self.client, store, retention or Retention(), strict)
             self.wait_for(jobs.start())
             try:
                 yield jobs

@@ -91,7 +91,9 @@ class FrontEnd:
             seconds=86_400 * config.keep_days or None,
             bytes=int(2**30 * config.keep_gib) or None,
         )
-        jobs = JobManager(self._client, await JobStore.open(data_dir), retention)
+        jobs = JobManager(
+            self._client, await JobStore.open(data_dir), retention, config.worker.strict
+        )
         await jobs.start()
         return jobs
 

@@ -297,7 +297,9 @@ async def _serve(
         _signals_call(lambda number: serving.cancel()),
         open_data_dir(config.data_dir, config.port) as data_dir,
     ):
-        jobs = JobManager(client, await _open_store(data_dir), config.retention)
+        jobs = JobManager(
+            client, await _open_store(data_dir), config.retention, config.worker.strict
+        )
         try:
             ready = await client.start()
             await jobs.start()

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from chairlift.engine.worker_config import WorkerConfig
-from tests.running import GENERATIONS, EngineThread
+from tests.running import GENERATIONS, EngineThread, wait_until
 
 JOBS = "/v1/jobs"
 
@@ -52,3 +52,16 @@ def test_all_who_repeat_a_key_at_once_are_refused_alike(strict: httpx.Client) ->
     assert {answer.status_code for answer in answers} == {429}
     assert {answer.json()["error"]["code"] for answer in answers} == {"deadline_unattainable"}
     assert strict.get(JOBS).json()["data"] == []
+
+
+def test_a_long_tick_is_waited_for() -> None:
+    with (
+        EngineThread(WorkerConfig(model="fake:1.5", strict=True)) as engine,
+        engine.serve() as http,
+    ):
+        first = http.post(JOBS, json={"prompt": "a long ride", "num_inference_steps": 50}).json()
+        running = {"status": ["running"]}
+        wait_until(lambda: http.get(JOBS, params=running).json()["data"])
+        refused = http.post(JOBS, json={"prompt": "a boat", "deadline_ms": 5})
+        assert refused.status_code == 429
+        assert http.post(f"{JOBS}/{first['id']}/cancel").status_code == 200

@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 ACCEPTANCE_SECONDS = 0.25
 """How long an acknowledgement waits for the engine's own prediction."""
+VERDICT_SECONDS = 10.0
+"""The same, where the engine may refuse the job, which it says between two ticks."""
 SWEEP_SECONDS = 60.0
 """Between two looks for jobs that needn't be kept any more."""
 
@@ -57,12 +59,16 @@ class JobManager:
         client: The engine, which is started.
         store: Where jobs are kept; closed with this.
         retention: What is kept of finished jobs.
+        strict: Whether the engine refuses deadlines that can't be kept.
     """
 
-    def __init__(self, client: Engine, store: JobStore, retention: Retention) -> None:
+    def __init__(
+        self, client: Engine, store: JobStore, retention: Retention, strict: bool = False
+    ) -> None:
         self._client = client
         self._store = store
         self._retention = retention
+        self._strict = strict
         self._recorder = Recorder(store)
         self._live: dict[str, LiveJob] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -287,8 +293,8 @@ class JobManager:
         before.
         """
         try:
-            if ride.request.deadline is not None:  # It may be refused for that.
-                await _reach_acceptance(ride)
+            if self._strict and ride.request.deadline is not None:
+                await _reach_acceptance(ride, VERDICT_SECONDS)
                 _check_deadline(ride)
             added = await self._store.add(job)
         except BaseException:
@@ -357,14 +363,14 @@ class JobManager:
             await asyncio.sleep(SWEEP_SECONDS)
 
 
-async def _reach_acceptance(ride: Ride) -> None:
-    """Wait until the engine has taken a request or refused it, but not for long."""
+async def _reach_acceptance(ride: Ride, seconds: float = ACCEPTANCE_SECONDS) -> None:
+    """Wait until the engine has taken a request or refused it, at most so long."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(ride.reach(ride.accepted), ACCEPTANCE_SECONDS)
+        await asyncio.wait_for(ride.reach(ride.accepted), seconds)
 
 
 def _check_deadline(ride: Ride) -> None:
-    """Raise what the engine says of a deadline that can't be kept, where admission is strict."""
+    """Raise what the engine says of a deadline that can't be kept."""
     if ride.answer.done() and not ride.answer.cancelled():
         error = ride.answer.exception()
         if isinstance(error, DeadlineUnattainable):
