@@ -18,6 +18,7 @@ from chairlift.server.jobs import pictures, schema
 from chairlift.server.jobs.data_dir import DataDir
 from chairlift.server.jobs.job import Job, JobStatus
 from chairlift.server.jobs.store import Added, JobStore
+from tests.running import wait_until
 from tests.server.jobs.builders import ERROR, TIMINGS, a_job, add_succeeded, job_id, names, opened
 
 
@@ -259,7 +260,8 @@ def test_closing_finishes_what_was_called_and_ends_all_threads(tmp_path: Path) -
 
     before = set(threading.enumerate())
     asyncio.run(close())
-    assert set(threading.enumerate()) == before
+    # They end just after they have said it.
+    wait_until(lambda: set(threading.enumerate()) == before)
 
 
 def test_a_key_is_its_owners(tmp_path: Path) -> None:
