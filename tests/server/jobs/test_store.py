@@ -494,6 +494,6 @@ def test_a_folder_that_cannot_be_cleaned_up_is_told(
             ConfigurationError, match="can't be cleaned up: Operation not permitted"
         ):
             asyncio.run(start())
-    assert set(threading.enumerate()) == before
+    wait_until(lambda: set(threading.enumerate()) == before)
     asyncio.run(start())
     assert names(tmp_path / "pictures") == []
