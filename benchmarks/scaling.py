@@ -1,6 +1,6 @@
-"""Many replicas, simulated: routers, autoscaling, failures, and how exact and how fast that is.
+"""Many replicas, simulated: routers, autoscaling, failures, and how fast that is.
 
-    python -m benchmarks.scaling [routing autoscaling trouble accuracy day]
+    python -m benchmarks.scaling [routing autoscaling trouble day]
 
 Names the parts, all of which are run if none is named; ``--share 0.1`` makes everything a tenth as
 long. Only the durations depend on the machine.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -37,22 +37,12 @@ ROUTED = {4: 6000, 64: 12_000, 1000: 60_000}
 """Replicas to requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A simulation's figures, and the seconds of a core that it took."""
-
-    report: Report
-    seconds: float
-
-
 def run(
     costs: Costs, jobs: Iterable[Job] | Source, scenario: Scenario, router: str = "least-backlog"
-) -> Ran:
+) -> Report:
     create = partial(create_scheduler, "balanced", costs)
-    start = time.process_time()
     simulation = simulate_fleet(jobs, scenario, create, create_router(router, 1), costs, seed=1)
-    seconds = time.process_time() - start
-    return Ran(create_report("balanced", None, simulation), seconds)
+    return create_report("balanced", None, simulation)
 
 
 def drawn(costs: Costs, replicas: int, load: float, count: int, arrivals: str, seed: int) -> Source:
@@ -79,8 +69,8 @@ def routing(costs: Costs, share: float) -> None:
         for replicas, count in ROUTED.items():
             for router in ROUTER_NAMES:
                 source = drawn(costs, replicas, 0.9, round(share * count), "poisson", 1)
-                ran = run(costs, source, Scenario(replicas=replicas, stretches=True), router)
-                yield replicas, router, *latencies(ran.report), f"{ran.report.slowdown:.2f}"
+                report = run(costs, source, Scenario(replicas=replicas), router)
+                yield replicas, router, *latencies(report), f"{report.slowdown:.2f}"
 
     table(
         "Routing, mix C, Poisson, load 0.9",
@@ -117,10 +107,8 @@ def autoscaling(costs: Costs, share: float) -> None:
             options = AutoscalingOptions(
                 min_replicas=1, max_replicas=most, target_seconds=seconds or 10.0
             )
-            scenario = Scenario(
-                replicas=2, autoscaling=options, target_requests=requests, stretches=True
-            )
-            report = run(costs, jobs(), scenario).report
+            scenario = Scenario(replicas=2, autoscaling=options, target_requests=requests)
+            report = run(costs, jobs(), scenario)
             name = f"{requests:g} requests" if requests else f"{seconds:g} s of backlog"
             yield name, f"{report.replica_hours:.0f}", *latencies(report), f"{report.starts:g}"
 
@@ -134,7 +122,7 @@ def autoscaling(costs: Costs, share: float) -> None:
 
 def trouble(costs: Costs, share: float) -> None:
     """Replicas that die, and spot machines that are taken away."""
-    base = Scenario(replicas=64, start_up_s=90, stretches=True)
+    base = Scenario(replicas=64, start_up_s=90)
     scenarios = {
         "none": base,
         "failures, one a day each": replace(base, failure_hours=24),
@@ -145,46 +133,15 @@ def trouble(costs: Costs, share: float) -> None:
 
     def rows() -> Iterable[Sequence[object]]:
         for name, scenario in scenarios.items():
-            report = run(
-                costs, drawn(costs, 64, 0.9, round(share * 40_000), "poisson", 1), scenario
-            )
-            figures = report.report
-            gone = f"{figures.failures + figures.removals:g}"
-            ends = (figures.replayed, figures.refused, figures.lost)
-            yield name, gone, *(f"{end:g}" for end in ends), *latencies(figures)
+            source = drawn(costs, 64, 0.9, round(share * 40_000), "poisson", 1)
+            report = run(costs, source, scenario)
+            gone = f"{report.failures + report.removals:g}"
+            ends = (report.replayed, report.refused, report.lost)
+            yield name, gone, *(f"{end:g}" for end in ends), *latencies(report)
 
     table(
         "Failures and removals, mix C, 64 replicas, Poisson, load 0.9",
         f"trouble, gone, played again, refused, lost, mean s, p50 s, p95 s, p99 s, ≤{GOOD:g}x",
-        rows(),
-    )
-
-
-def accuracy(costs: Costs, share: float) -> None:
-    """By the stretch beside tick by tick."""
-
-    def rows() -> Iterable[Sequence[object]]:
-        for replicas, load, count in (
-            (1, 0.9, 3000),
-            (4, 0.9, 4000),
-            (64, 0.7, 8000),
-            (64, 0.9, 8000),
-        ):
-            both = []
-            for stretches in (False, True):
-                source = drawn(costs, replicas, load, round(share * count), "poisson", 1)
-                both.append(run(costs, source, Scenario(replicas=replicas, stretches=stretches)))
-            exact, held = both
-            names = ("mean_s", "p50_s", "p95_s", "p99_s")
-            ratios = [getattr(held.report, name) / getattr(exact.report, name) for name in names]
-            within = held.report.attainment[GOOD] - exact.report.attainment[GOOD]
-            faster = exact.seconds / held.seconds
-            cells = [f"{ratio:.3f}" for ratio in ratios]
-            yield replicas, load, *cells, f"{within:+.3f}", f"{faster:.1f}"
-
-    table(
-        "By the stretch over tick by tick, mix C, Poisson, least backlog",
-        f"replicas, load, mean, p50, p95, p99, ≤{GOOD:g}x: difference, times as fast",
         rows(),
     )
 
@@ -194,16 +151,13 @@ def day(costs: Costs, share: float) -> None:
     most = 1000
     options = AutoscalingOptions(min_replicas=50, max_replicas=most, target_seconds=6)
     scenario = Scenario(
-        replicas=100,
-        autoscaling=options,
-        start_up_s=90,
-        failure_hours=24,
-        removal_hours=12,
-        stretches=True,
+        replicas=100, autoscaling=options, start_up_s=90, failure_hours=24, removal_hours=12
     )
     count = round(share * 0.22 * most * capacity(costs, MIX) * 24 * HOUR)
-    ran = run(costs, drawn(costs, most, 0.22, count, "day", 1), scenario)
-    report = ran.report
+    source = drawn(costs, most, 0.22, count, "day", 1)
+    start = time.process_time()
+    report = run(costs, source, scenario)
+    minutes = (time.process_time() - start) / 60
     rows = [
         ("requests", report.requests),
         ("ticks", f"{sum(report.ticks.values()):.0f}"),
@@ -216,18 +170,12 @@ def day(costs: Costs, share: float) -> None:
             f"{report.replayed:g}, {report.refused:g}, {report.lost:g}",
         ),
         ("mean, p50, p95, p99 s; ≤3x", ", ".join(latencies(report))),
-        ("minutes of one core to simulate it", f"{ran.seconds / 60:.1f}"),
+        ("minutes of one core to simulate it", f"{minutes:.1f}"),
     ]
     table(f"A day, mix C, 50 to {most} replicas that die and are taken away", "what, figure", rows)
 
 
-PARTS = {
-    "routing": routing,
-    "autoscaling": autoscaling,
-    "trouble": trouble,
-    "accuracy": accuracy,
-    "day": day,
-}
+PARTS = {"routing": routing, "autoscaling": autoscaling, "trouble": trouble, "day": day}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

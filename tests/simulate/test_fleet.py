@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +64,7 @@ jobs_of_a_moment = st.lists(
         steps=st.integers(1, 30),
         n=st.integers(1, 3),
         priority=st.integers(-1, 1),
+        caller=st.sampled_from(["a", "b"]),
     ),
     min_size=1,
     max_size=25,
@@ -72,12 +72,19 @@ jobs_of_a_moment = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(jobs=jobs_of_a_moment, policy=st.sampled_from(["balanced", "off", "dynamic", "srpt"]))
-def test_stretches_change_nothing_where_plans_are_not_held(jobs: list[Job], policy: str) -> None:
+@given(
+    jobs=jobs_of_a_moment,
+    policy=st.sampled_from(["balanced", "off", "dynamic", "srpt", "fair"]),
+    failure_hours=st.sampled_from([None, 0.005]),
+)
+def test_stretches_change_nothing(
+    jobs: list[Job], policy: str, failure_hours: float | None
+) -> None:
     jobs.sort(key=lambda job: job.arrival_s)
+    scenario = Scenario(start_up_s=1, failure_hours=failure_hours)
     costs, router = Costs(QWEN), create_router("round-robin")
     [whole, ticked] = (
-        simulate_fleet(jobs, Scenario(), create, router, costs)
+        simulate_fleet(jobs, scenario, create, router, costs)
         for create in (
             lambda: create_scheduler(policy, costs),
             lambda: TickByTick(create_scheduler(policy, costs)),
@@ -86,47 +93,20 @@ def test_stretches_change_nothing_where_plans_are_not_held(jobs: list[Job], poli
     for one, other in zip(ticked.outcomes, whole.outcomes, strict=True):
         assert one.job == other.job
         assert (other.start_s, other.finish_s) == pytest.approx((one.start_s, one.finish_s))
-    assert whole.statistics[0].ticks == ticked.statistics[0].ticks
-    assert whole.statistics[0].busy_s == pytest.approx(ticked.statistics[0].busy_s)
-
-
-@pytest.mark.parametrize("load", [0.5, 0.9])
-def test_held_plans_are_close(load: float) -> None:
-    jobs = qwen_jobs(400, 4, load)
-    means, tails = [], []
-    for stretches in (False, True):
-        outcomes = run(jobs, Scenario(replicas=4, stretches=stretches), table=QWEN).outcomes
-        latencies = np.array([outcome.latency_s for outcome in outcomes])
-        means.append(latencies.mean())
-        tails.append(np.percentile(latencies, 95))
-    assert means[1] == pytest.approx(means[0], rel=0.03)
-    assert tails[1] == pytest.approx(tails[0], rel=0.05)
-
-
-def test_peers_are_not_simulated_by_the_stretch() -> None:
-    costs = Costs(TABLE)
-    with pytest.raises(ConfigurationError, match="only Chairlift's own schedulers"):
-        simulate_fleet(
-            [a_job()],
-            Scenario(stretches=True),
-            partial(create_scheduler, "peers", costs),
-            create_router("round-robin"),
-            costs,
-        )
+    assert whole.replayed == ticked.replayed
+    for ours, theirs in zip(whole.statistics, ticked.statistics, strict=True):
+        assert ours.ticks == theirs.ticks
+        assert ours.busy_s == pytest.approx(theirs.busy_s)
 
 
 # ---------------------------------------------------------------------- failures and removals
 
 
-@pytest.mark.parametrize(
-    ("router", "stretches"), [*((name, True) for name in ROUTER_NAMES), ("least-backlog", False)]
-)
+@pytest.mark.parametrize("router", ROUTER_NAMES)
 @pytest.mark.parametrize("trouble", ["failure_hours", "removal_hours"])
-def test_nothing_is_lost_when_replicas_go(trouble: str, router: str, stretches: bool) -> None:
+def test_nothing_is_lost_when_replicas_go(trouble: str, router: str) -> None:
     jobs = qwen_jobs(150, 3, 0.9)
-    scenario = Scenario(
-        replicas=3, start_up_s=20, notice_s=5, stretches=stretches, **{trouble: 0.03}
-    )
+    scenario = Scenario(replicas=3, start_up_s=20, notice_s=5, **{trouble: 0.03})
     simulation = run(jobs, scenario, router, QWEN)
     assert [outcome.job for outcome in simulation.outcomes] == jobs
     assert (simulation.lost, simulation.refused) == (0, 0)
@@ -216,10 +196,9 @@ def test_an_accepted_job_is_never_refused() -> None:
     st.integers(0, 2),
     st.sampled_from([None, 0.02]),
     st.sampled_from([None, 0.02]),
-    st.booleans(),
 )
 def test_every_job_is_served_or_refused_whatever_happens(
-    arrivals: list[float], least: int, failure: float | None, removal: float | None, held: bool
+    arrivals: list[float], least: int, failure: float | None, removal: float | None
 ) -> None:
     options = AutoscalingOptions(
         min_replicas=least, max_replicas=3, scale_in_delay_s=20, max_wait_s=25
@@ -231,7 +210,6 @@ def test_every_job_is_served_or_refused_whatever_happens(
         failure_hours=failure,
         removal_hours=removal,
         notice_s=5.0,
-        stretches=held,
     )
     simulation = run([a_job(arrival) for arrival in sorted(arrivals)], scenario)
     assert simulation.lost == 0
@@ -269,11 +247,11 @@ def test_a_scenario_is_read_from_a_file(tmp_path: Path) -> None:
         ({"replicas": 1.5}, "replicas is 1.5; it must be a whole number"),
         ({"replicas": 0}, "replicas is 0; it must be 1 or more"),
         ({"replicas": None}, "replicas is None; it must be a whole number"),
+        ({"replicas": True}, "replicas is True; it must be a whole number"),
         ({"start_up_s": "1"}, "start_up_s is '1'; it must be a number"),
         ({"start_up_s": -1}, "start_up_s is -1; it must be 0 or more"),
         ({"failure_hours": 0}, "failure_hours is 0; it must be above 0"),
         ({"evaluation_s": 0}, "evaluation_s is 0; it must be above 0"),
-        ({"stretches": 1}, "stretches is 1; it must be true or false"),
         ({"target_requests": 2}, "target_requests is for autoscaling, which is not given"),
         ({"autoscaling": 2}, "autoscaling is 2; it must be a JSON object"),
         ({"autoscaling": {"max_replicas": 0}}, "max_replicas is 0; it must be 1 or more"),

@@ -12,8 +12,8 @@ The rules of its clock, which are those of :mod:`chairlift.engine.loop`:
   last row is.
 * A replica without a tick turns when a job arrives, or when its plan says.
 * Where the scheduler would plan the same again, it makes a whole stretch of ticks in one turn
-  (:mod:`chairlift.simulate.stretches`); a job that arrives ends the stretch after the tick that is
-  under way.
+  (:mod:`chairlift.simulate.stretches`). A job that arrives ends the stretch after the tick that is
+  under way; before it is submitted the scheduler is told of the ticks that are over.
 
 The costs are the truth, never the scheduler's copy, which learns.
 """
@@ -32,7 +32,7 @@ from chairlift.scheduling.batch_key import BatchKey
 from chairlift.scheduling.costs import Shape
 from chairlift.scheduling.plan import Plan, TickResult
 from chairlift.scheduling.work import Leg, RowWork
-from chairlift.simulate.stretches import Stretch
+from chairlift.simulate.stretches import Stretch, StretchScheduler
 from chairlift.simulate.truth import Truth
 from chairlift.simulate.workload import Job
 
@@ -44,13 +44,6 @@ class Schedules(Protocol):
     def plan(self, now: float) -> Plan: ...
     def update(self, result: TickResult) -> None: ...
     def backlog(self) -> float: ...
-
-
-class Stretches(Schedules, Protocol):
-    """What it needs of one that is told of several ticks at once."""
-
-    def stretch(self, plan: Plan, hold: bool) -> Stretch: ...
-    def skip(self, plan: Plan, ticks: int, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +117,6 @@ class _Running:
         if ticks < self.ticks:
             self.ticks, self.finishing = ticks, frozenset()
 
-    @property
-    def result(self) -> TickResult:
-        """Of the last tick."""
-        last = self.plan
-        if self.ticks > 1:
-            last = Plan(key=last.key, running=last.running, finishing=self.finishing)
-        seconds = self.encode + self.step
-        return TickResult(plan=last, seconds=seconds, encode_seconds=self.encode)
-
 
 class Replica:
     """See the module.
@@ -141,24 +125,15 @@ class Replica:
         number: Its own.
         scheduler: Chooses the rows of every tick.
         truth: What ticks really take.
-        stretches: The scheduler again, if it can be told of several ticks at once.
-        hold: Plans as long as possible, although the scheduler might change them.
     """
 
-    def __init__(
-        self,
-        number: int,
-        scheduler: Schedules,
-        truth: Truth,
-        stretches: Stretches | None = None,
-        hold: bool = False,
-    ) -> None:
+    def __init__(self, number: int, scheduler: Schedules, truth: Truth) -> None:
         self.number = number
         self.next_turn: float | None = None
         """When it turns next, unless something arrives before; None while it has nothing to do."""
         self._scheduler = scheduler
-        self._stretches = stretches
-        self._hold = hold
+        self._stretches = scheduler if isinstance(scheduler, StretchScheduler) else None
+        """The same, if it can be told of several ticks at once."""
         self._truth = truth
         self._open: dict[str, _Open] = {}
         self._running: _Running | None = None
@@ -189,12 +164,13 @@ class Replica:
         """A job arrives; :attr:`next_turn` may come to be earlier."""
         id, job, self._last = str(entry.number), entry.job, now
         self._open[id] = _Open(entry, job.n)
-        self._scheduler.submit(create_rows(job, id, entry.shape, self._truth.row_entries))
         if self._running is None:
             self.next_turn = now
         elif self._running.ticks > 1:
             self._running.shorten(now)
+            self._skip(self._running)
             self.next_turn = self._running.start + self._running.seconds
+        self._scheduler.submit(create_rows(job, id, entry.shape, self._truth.row_entries))
 
     def turn(self, now: float) -> list[tuple[Entry, Outcome]]:
         """Settle and plan; see the module. Returns what has finished."""
@@ -207,9 +183,8 @@ class Replica:
             entry = self._open[row.request_id]
             entry.start = now if entry.start is None else entry.start
         truth, shape = self._truth, self._open[plan.running[0].request_id].entry.shape
-        stretch = Stretch(1, plan.finishing)
-        if self._stretches:
-            stretch = self._stretches.stretch(plan, self._hold)
+        stretches = self._stretches
+        stretch = stretches.stretch(plan) if stretches else Stretch(1, plan.finishing)
         self._running = _Running(
             plan=plan,
             start=now,
@@ -225,6 +200,8 @@ class Replica:
     def abandon(self, now: float) -> list[Entry]:
         """The machine is gone at ``now``. Returns the jobs that aren't finished."""
         if self._running is not None:
+            self._running.shorten(now)
+            self._skip(self._running)
             self._busy += now - self._running.start
         entries = [entry.entry for entry in self._open.values()]
         self._open.clear()
@@ -235,16 +212,31 @@ class Replica:
         running, self._running = self._running, None
         if running is None:
             return []
-        if self._stretches and running.ticks > 1:
-            self._stretches.skip(running.plan, running.ticks - 1, running.step)
-        self._scheduler.update(running.result)
-        self._ticks[len(running.plan.running)] += running.ticks
+        self._skip(running)
+        seconds, encode = running.encode + running.step, running.encode
+        self._scheduler.update(
+            TickResult(plan=running.plan, seconds=seconds, encode_seconds=encode)
+        )
+        self._ticks[len(running.plan.running)] += 1
         self._busy += running.seconds
         if not running.finishing:
             return []
         # In the order of the forward: that of a set differs from run to run.
         done = [row for row in running.plan.running if row in running.finishing]
         return [outcome for row in done for outcome in self._finish(row, now)]
+
+    def _skip(self, running: _Running) -> None:
+        """Tell the scheduler of all ticks of a stretch but the last, which alone is left."""
+        ticks, plan = running.ticks - 1, running.plan
+        if not ticks:
+            return
+        assert self._stretches is not None
+        seconds = running.encode + ticks * running.step
+        self._stretches.skip(plan, ticks, seconds)
+        self._ticks[len(plan.running)] += ticks
+        self._busy += seconds
+        running.plan = Plan(key=plan.key, running=plan.running, finishing=running.finishing)
+        running.start, running.encode, running.ticks = running.start + seconds, 0.0, 1
 
     def _finish(self, row: RowId, now: float) -> Iterator[tuple[Entry, Outcome]]:
         entry = self._open[row.request_id]

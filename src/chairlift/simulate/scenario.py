@@ -40,9 +40,6 @@ class Scenario:
     machines of a spot market are. It takes no more requests, and a new one starts."""
     notice_s: float = 120.0
     """Seconds from the notice to the end. What is aboard then is played again elsewhere."""
-    stretches: bool = False
-    """Whether plans are held although the scheduler might change them; see
-    :mod:`chairlift.simulate.stretches`."""
 
     def __post_init__(self) -> None:
         least = 1 if self.autoscaling is None else 0
@@ -116,7 +113,6 @@ def _check_type(name: str, value: Any, type: str) -> None:
     good, what = {
         "int": (whole, "a whole number"),
         "float": (whole or isinstance(value, float), "a number"),
-        "bool": (isinstance(value, bool), "true or false"),
         "AutoscalingOptions": (isinstance(value, Mapping), "a JSON object"),
     }[type.partition(" ")[0]]
     if not good:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import NamedTuple
 
 from chairlift.cluster.autoscaling import Observation
-from chairlift.errors import ConfigurationError
 from chairlift.scheduling.costs import Costs
 from chairlift.simulate.arrivals import OpenLoop, Source
 from chairlift.simulate.autoscaler import Autoscaler
@@ -17,7 +16,6 @@ from chairlift.simulate.fleet import Fleet
 from chairlift.simulate.replica import BatchStatistics, Entry, Outcome, Replica, Schedules
 from chairlift.simulate.router import Router
 from chairlift.simulate.scenario import Scenario
-from chairlift.simulate.stretches import StretchScheduler
 from chairlift.simulate.truth import Truth
 from chairlift.simulate.workload import Job
 
@@ -93,18 +91,11 @@ def simulate_fleet(
         router: Sends each job to a replica when it arrives.
         costs: What ticks really take.
         seed: Of what is drawn in the scenario.
-
-    Raises:
-        ConfigurationError: Schedulers of this kind aren't simulated by the stretch.
     """
     truth = Truth(costs)
 
     def create(number: int) -> Replica:
-        scheduler = create_scheduler()
-        stretches = scheduler if isinstance(scheduler, StretchScheduler) else None
-        if scenario.stretches and stretches is None:
-            raise ConfigurationError("only Chairlift's own schedulers are simulated by the stretch")
-        return Replica(number, scheduler, truth, stretches, hold=scenario.stretches)
+        return Replica(number, create_scheduler(), truth)
 
     source: Source = OpenLoop(jobs) if isinstance(jobs, Iterable) else jobs
     return _Run(source, scenario, create, router, seed).run()

@@ -8,9 +8,6 @@ scheduler would have made the same plan again at each tick:
 * where all rows are in one group and ride;
 * under ``balanced``, in which a row that has run ranks before those that haven't even more than
   before, but for the ticks of the guard and of the probe.
-
-Such stretches are always made. Longer ones, to the first row's end wherever that is, are made where
-plans are to be *held*: the scheduler, asked at every tick, might have changed them.
 """
 
 from __future__ import annotations
@@ -40,28 +37,22 @@ class StretchScheduler(Scheduler):
     cost what the scheduler believes.
     """
 
-    def stretch(self, plan: Plan, hold: bool) -> Stretch:
-        """From now to when the scheduler may plan something else, or, to ``hold`` the plan, to the
-        end of the first of its rows.
-        """
+    def stretch(self, plan: Plan) -> Stretch:
+        """From now to when the scheduler may plan something else."""
         assert plan.key is not None
         rows = self._state.groups[plan.key].rows
         left = [rows[id].remaining for id in plan.running]
-        least = min(left)
-        ticks = least if hold else int(min(least, self._same_again(plan)))
-        if ticks < least:
-            return Stretch(ticks, frozenset())
-        return Stretch(
-            ticks, frozenset(id for id, one in zip(plan.running, left, strict=True) if one == ticks)
-        )
+        ticks = int(min(*left, self._same_again(plan)))
+        finishing = [id for id, one in zip(plan.running, left, strict=True) if one == ticks]
+        return Stretch(ticks, frozenset(finishing))
 
     def skip(self, plan: Plan, ticks: int, seconds: float) -> None:
-        """Count ``ticks`` ticks of ``plan``, each of ``seconds``, in which nobody is done."""
+        """Count ``ticks`` ticks of ``plan``, of ``seconds`` together, in which nobody is done."""
         assert plan.key is not None
         state = self._state
         rows = state.groups[plan.key].rows
         state.tick += ticks
-        each = ticks * seconds / len(plan.running)
+        each = seconds / len(plan.running)
         for id in plan.running:
             row = rows[id]
             row.done += ticks
