@@ -299,6 +299,25 @@ def test_a_signal_tells_those_who_can_not_arrive(tmp_path: Path) -> None:
         server.check_nothing_is_left()
 
 
+def test_a_second_signal_tells_them_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path, model="fake:0.05") as server, ThreadPoolExecutor() as pool:
+        url = server.wait_until_ready()
+        with httpx.stream("GET", f"{url}/v1/lift", timeout=PATIENCE_SECONDS) as lift:
+            answer = pool.submit(ride, url, LONG | {"size": "64x64"})
+            lines = wait_for_a_rider(lift)
+            server.process.send_signal(signal.SIGINT)
+            wait_until(lambda: not listens(url))
+            assert not answer.done()
+            code, said = server.end(signal.SIGINT)
+            [line] = said.splitlines()
+            assert code == 0
+            assert "code=unavailable" in line
+            assert list(lines)[-1] == ""
+        assert answer.result().status_code == 503
+        assert answer.result().json()["error"]["code"] == "unavailable"
+        server.check_nothing_is_left()
+
+
 def test_the_second_signal_ends_it_at_once_and_jobs_go_on_at_the_next_start(tmp_path: Path) -> None:
     with serving(tmp_path, model="fake:0.05") as server:
         url = server.wait_until_ready()

@@ -74,6 +74,11 @@ class RequestError(ChairliftError):
         self.after_acceptance = False
         """Whether it has ended a request that had been accepted, and so refuses nothing."""
 
+    @classmethod
+    def is_refusal(cls) -> bool:
+        """Whether it means, said before a request is accepted, that it isn't."""
+        return 400 <= cls.status < RequestCancelled.status or cls.status == Unavailable.status
+
     def to_object(self) -> dict[str, str | None]:
         """OpenAI's error object."""
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
@@ -157,6 +162,18 @@ class RangeNotSatisfiable(RequestError):
     status = 416
     type = "invalid_request_error"
     code = "range_not_satisfiable"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        size: int = 0,
+    ) -> None:
+        super().__init__(message, param=param, retry_after=retry_after)
+        self.size = size
+        """The file's, in bytes."""
 
 
 class MisdirectedRequest(RequestError):

@@ -92,6 +92,8 @@ class GenerationRequest:
     """The sampler steps after which the half-made pictures are wanted."""
     deadline: float | None = None
     """Seconds from acceptance by which the caller wants the pictures."""
+    is_promised: bool = False
+    """Whether it was accepted before, perhaps by an engine that is gone: no deadline refuses it."""
     priority: int = 0
     """Higher goes first."""
     caller: str = ""

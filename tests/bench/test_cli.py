@@ -81,6 +81,13 @@ def test_it_prints_a_table_and_writes_a_result_and_a_plot(
         assert image.size[0] > 1000
 
 
+def test_it_takes_the_keys_as_they_are_given_to_the_server(server: ImagesServer) -> None:
+    options = ("--num-prompts", "1", "--num-warmups", "0")
+    done = run("--base-url", server.url, *options, CHAIRLIFT_API_KEY="a-secret, another\n")
+    assert done.returncode == 0, done.stderr
+    assert [one["authorization"] for one in server.headers] == ["Bearer a-secret"]
+
+
 def test_it_replays_a_workload(server: ImagesServer, tmp_path: Path) -> None:
     path = tmp_path / "jobs"
     path.write_text(f"{JOB}\n{JOB}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -180,13 +181,14 @@ def test_a_mix_takes_what_it_leaves_out_from_the_flags(tmp_path: Path) -> None:
         ({"guidance_scale": "2"}, "guidance_scale is '2'; it must be 0 or more"),
         ({"negative_prompt": 5}, "negative_prompt is 5; it must be a string"),
         ({"extra_body": 5}, "extra_body is 5; it must be an object"),
+        ({"extra_body": {"prompt": "a"}}, "'prompt' is in the extra body, and set already"),
         ({"priority": 0.5}, "priority is 0.5; it must be a whole number"),
     ],
 )
 def test_a_wrong_line_of_a_mix_is_refused(tmp_path: Path, line: Any, message: str) -> None:
     path = tmp_path / "mix"
     path.write_text(json.dumps(line))
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(str(path))}, line 1: .*{message}"):
         read_mix(path, Kind())
 
 
@@ -201,7 +203,7 @@ def test_no_prompt_comes_twice() -> None:
 
 def test_prompts_of_a_file_come_in_order_and_again(tmp_path: Path) -> None:
     path = tmp_path / "prompts"
-    path.write_text("a boat\n\n  a tent \n")
+    path.write_text("\ufeffa boat\n\n  a tent \n")
     prompt = read_prompts(path)
     assert [prompt(number) for number in range(3)] == ["a boat", "a tent", "a boat"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from chairlift.engine.loop import Loop
 from chairlift.engine.messages import Accepted, Failed, Finished, FromEngine, SetPolicy, Submit
 from chairlift.models.fake import FakeModel
@@ -9,11 +11,14 @@ from chairlift.scheduling.scheduler import Scheduler
 from tests.builders import a_request
 
 
-def run(strict: bool, **settings: object) -> tuple[list[Finished], list[Failed]]:
+def run(
+    strict: bool, promised: bool = False, **settings: object
+) -> tuple[list[Finished], list[Failed]]:
     """A first request teaches what steps cost, a second has the settings."""
     said: list[FromEngine] = []
     loop = Loop(FakeModel(step_seconds=0.005), Scheduler(), said.append, strict=strict)
-    for request in (a_request("first"), a_request("second", **settings)):
+    second = replace(a_request("second", **settings), is_promised=promised)
+    for request in (a_request("first"), second):
         loop.send(Submit(request=request))
         while request.id not in {
             message.request_id for message in said if isinstance(message, Finished | Failed)
@@ -33,6 +38,12 @@ def test_a_request_that_can_not_make_its_deadline_is_refused_with_the_predicted_
 
 def test_one_that_can_is_not() -> None:
     finished, refused = run(True, deadline_ms=60_000, steps=50)
+    assert len(finished) == 2
+    assert refused == []
+
+
+def test_one_that_was_accepted_before_is_late() -> None:
+    finished, refused = run(True, promised=True, deadline_ms=2, steps=50)
     assert len(finished) == 2
     assert refused == []
 

@@ -140,6 +140,18 @@ def test_requests_aboard_a_killed_worker_get_the_same_pictures(
     assert len(restarts) == 1
 
 
+def test_what_ends_a_whole_service_does_not_end_a_worker(
+    engine: EngineThread, client: EngineClient
+) -> None:
+    """Its requests are still to be finished; the front end says when it is enough."""
+    before = worker_pid(client)
+    assert before is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(before, number)
+    assert images([submit(engine, request) for request in some_requests("service")])
+    assert worker_pid(client) == before
+
+
 def test_a_request_that_kills_again_and_again_is_given_up_alone(
     engine: EngineThread, client: EngineClient, caplog: pytest.LogCaptureFixture
 ) -> None:

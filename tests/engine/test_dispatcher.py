@@ -176,6 +176,20 @@ def test_when_a_request_is_done_is_not_known_until_another_worker_has_it(
     assert ride.eta_s(0.5) is None
 
 
+def test_what_was_accepted_is_sent_as_a_promise_when_it_is_sent_again(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    front = Front(loop, 1)
+    front.submit("accepted")
+    front.report(0, backlog_seconds=1.0)
+    front.submit("new")
+    front.die(0)
+    front.start(0)
+    messages = front.dispatcher.berths[0].supervisor.sent
+    sent = [message.request for message in messages if isinstance(message, Submit)]
+    assert {request.id: request.is_promised for request in sent} == {"accepted": True, "new": False}
+
+
 @pytest.mark.parametrize(
     "traits",
     [{"width": 128}, {"loras": (LoraUse("sketch"),)}, {"prompt": "a ship"}],

@@ -55,8 +55,10 @@ def test_what_names_no_range_is_ignored(asked: str | None) -> None:
 
 @pytest.mark.parametrize("asked", ["bytes=10-", "bytes=10-12", "bytes=-0"])
 def test_a_range_behind_the_end_is_refused(asked: str) -> None:
-    with pytest.raises(RangeNotSatisfiable, match=f"^Range is '{asked}'; the file has 10 bytes$"):
+    message = f"^Range is '{asked}'; the file has 10 bytes$"
+    with pytest.raises(RangeNotSatisfiable, match=message) as refused:
         find_part(asked, 10)
+    assert refused.value.size == 10
 
 
 def send(path: Path, **options: Any) -> tuple[int, Mapping[str, str], bytes, int]:

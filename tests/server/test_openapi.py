@@ -188,7 +188,12 @@ def test_there_is_no_page_that_loads_from_other_hosts(http: httpx.Client, path: 
 
 @pytest.mark.parametrize(
     ("path", "methods"),
-    [("/v1/jobs", "GET, POST"), ("/v1/policy", "GET, PUT"), ("/", "GET, HEAD"), ("/ready", "GET")],
+    [
+        ("/v1/jobs", "GET, HEAD, POST"),
+        ("/v1/policy", "GET, HEAD, PUT"),
+        ("/", "GET, HEAD"),
+        ("/v1/images/generations", "POST"),
+    ],
 )
 def test_allow_names_the_methods_of_all_routes_of_a_path(
     http: httpx.Client, path: str, methods: str

@@ -191,6 +191,7 @@ TYPES = [
     about("user", {"id": 1}, 'user is {"id": 1}; input should be a valid string'),
     Refusal({}, "prompt", "prompt is missing"),
     about("loras", "sketch", 'loras is "sketch"; input should be a valid list'),
+    about("", 8, "unknown field ''"),
     about("frames", 8, "unknown field 'frames'"),
     about("x" * 1000, 8, f"unknown field {'x' * 80!r}"),
 ]

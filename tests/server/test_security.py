@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ import pytest
 from chairlift.engine.client import EngineClient
 from chairlift.errors import ConfigurationError
 from chairlift.server.access import Access
-from tests.running import GENERATIONS, EngineThread, generate
+from tests.running import GENERATIONS, EngineThread, connect, generate
 
 FRIEND = "https://friend.example"
 STRANGER = "https://stranger.example"
@@ -152,18 +153,19 @@ def preflight(http: httpx.Client, origin: str, method: str = "POST") -> httpx.Re
     headers = {
         "Origin": origin,
         "Access-Control-Request-Method": method,
-        "Access-Control-Request-Headers": "authorization,content-type,idempotency-key,x-request-id",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os,range",
     }
     return http.options(GENERATIONS, headers=headers)
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE"])
 def test_a_friends_page_may_ask_without_a_key_and_call_with_one(
     friendly: httpx.Client, method: str
 ) -> None:
     asked = preflight(friendly, FRIEND, method)
     assert asked.status_code == 200
     assert asked.headers["Access-Control-Allow-Origin"] == FRIEND
+    assert "x-stainless-os" in asked.headers["Access-Control-Allow-Headers"]  # OpenAI's client
     headers = {"Origin": FRIEND, "Sec-Fetch-Site": "cross-site"}
     assert friendly.post(GENERATIONS, json={"prompt": "a"}, headers=headers).status_code == 401
     headers["Authorization"] = f"Bearer {KEY}"
@@ -179,6 +181,8 @@ def test_a_friends_page_may_ask_without_a_key_and_call_with_one(
         "X-Chairlift-Eta",
         "Retry-After",
         "Location",
+        "ETag",
+        "Content-Range",
     }
 
 
@@ -250,6 +254,14 @@ def test_the_machines_own_names_are_answered(own: httpx.Client, host: str) -> No
 def test_a_foreign_name_that_leads_here_is_not(own: httpx.Client, path: str, host: str) -> None:
     answer = own.get(path, headers={"Host": host})
     assert (answer.status_code, error_code(answer)) == (421, "misdirected_request")
+
+
+def test_a_probe_that_names_no_host_is_answered(own: httpx.Client) -> None:
+    with connect(own) as probe:
+        probe.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        with HTTPResponse(probe) as answer:
+            answer.begin()
+            assert answer.status == 200
 
 
 def test_the_name_it_was_bound_by_is_its_own(engine: EngineThread) -> None:

@@ -130,7 +130,10 @@ def _kind(default: Kind, entry: Any) -> Kind:
         steps = settings["steps"]
         settings["steps"] = tuple(steps) if isinstance(steps, list) else (steps, steps)
     settings["extra_body"] = {**default.extra_body, **settings.get("extra_body", {})}
-    return replace(default, **settings)
+    try:
+        return replace(default, **settings)
+    except ConfigurationError as error:
+        raise ValueError(error) from None
 
 
 def _check(name: str, value: Any) -> None:

@@ -44,7 +44,7 @@ def read_prompts(path: Path) -> Prompts:
         ConfigurationError: The file can't be read, or has no prompts.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Some editors begin with a mark.
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8"
         raise ConfigurationError(f"the prompts {path} can't be read: {reason}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,12 @@ class Settings:
             burstiness=self.burstiness or 1.0,
             seed=self.seed,
         )
+
+    @property
+    def first_key(self) -> str | None:
+        """What is sent as a bearer token: of several keys, as ``serve`` reads them, the first."""
+        keys = re.findall(r"[^,\s]+", self.api_key or "")
+        return keys[0] if keys else None
 
     def to_json(self) -> dict[str, Any]:
         """By the names of the flags; the key isn't in it, and what is infinite is a string."""

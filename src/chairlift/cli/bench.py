@@ -154,7 +154,7 @@ def _run(settings: Settings) -> tuple[Run, bool]:
 
     prompts = settings.create_prompts()
     requests = settings.create_requests(prompts)
-    client = Client(settings.base_url, api_key=settings.api_key, timeout=settings.timeout)
+    client = Client(settings.base_url, api_key=settings.first_key, timeout=settings.timeout)
     alone = predict_alone(load_costs(settings.costs), requests) if settings.costs else None
     with LiveProgress(console) as watch:
         run = Run(

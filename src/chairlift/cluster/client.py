@@ -147,10 +147,10 @@ class ClusterClient(RideKeeper):
             Unavailable: Requests aren't taken any more. Every other error comes from the answer.
         """
         self._check_open()
-        frame = encode(request)  # What can't be sent isn't accepted.
+        encode(request)  # What can't be sent isn't accepted.
         ride = self._accept(request, lambda ride: carrying.cancel())
         # Not in the context of the caller, whose end would be that of its calls to replicas.
-        carrying = asyncio.create_task(self._carry(ride, frame), context=Context())
+        carrying = asyncio.create_task(self._carry(ride), context=Context())
         return ride
 
     def cancel(self, request_id: str) -> bool:
@@ -172,12 +172,12 @@ class ClusterClient(RideKeeper):
 
     # ------------------------------------------------------------------ the way of a request
 
-    async def _carry(self, ride: Ride, frame: bytes) -> None:
+    async def _carry(self, ride: Ride) -> None:
         """Have a request done by one replica, or by the next if that is lost."""
         try:
             while not ride.answer.done():
                 try:
-                    await self._ride(ride, frame)
+                    await self._ride(ride)
                 except ReplicaLost as error:
                     self._count_loss(ride, error)
                     backoff = FIRST_BACKOFF_SECONDS * 2**ride.crashes
@@ -192,7 +192,7 @@ class ClusterClient(RideKeeper):
             logger.exception("%s can't be done", ride.request.id)
             ride.fail(GenerationFailed("an internal error has occurred"))
 
-    async def _ride(self, ride: Ride, frame: bytes) -> None:
+    async def _ride(self, ride: Ride) -> None:
         """Have a request done by one replica.
 
         Raises:
@@ -202,7 +202,7 @@ class ClusterClient(RideKeeper):
         """
         # Jobs have all the time in the world.
         wait = math.inf if ride.is_job else self._max_wait
-        messages = self._replicas.generate(frame, self._name)
+        messages = self._replicas.generate(encode(ride.submission), self._name)
         async with contextlib.aclosing(messages):
             try:
                 async with asyncio.timeout(None if wait == math.inf else wait):

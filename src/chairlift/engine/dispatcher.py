@@ -103,7 +103,7 @@ class Dispatcher:
         self._try([ride for ride in waiting if ride.crashes >= SUSPECT_CRASHES])
         for ride in waiting:
             if ride.crashes < SUSPECT_CRASHES and self.open_berths:
-                self.send(ride, encode(Submit(request=ride.request)))
+                self.send(ride, encode(Submit(request=ride.submission)))
         for berth in self.open_berths:
             if not berth.rides:
                 self._share_with(berth)
@@ -135,7 +135,7 @@ class Dispatcher:
                 break
             busiest.remove(ride, cancel=True)
             ride.restart()
-            self._give(ride, encode(Submit(request=ride.request)), idle)
+            self._give(ride, encode(Submit(request=ride.submission)), idle)
             ahead[busiest] -= seconds
             ahead[idle] += seconds
 
@@ -163,7 +163,7 @@ class Dispatcher:
             return
         self._suspect = max(suspects, key=lambda ride: ride.ticks > 0)
         logger.warning("%s is run alone: the engine died with it", self._suspect.request.id)
-        self._give(self._suspect, encode(Submit(request=self._suspect.request)), self._cell)
+        self._give(self._suspect, encode(Submit(request=self._suspect.submission)), self._cell)
 
     def _choose_cell(self) -> Berth | None:
         """A worker that has nothing, but not the last one, if another is about to start. Where no

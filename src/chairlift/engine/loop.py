@@ -186,7 +186,7 @@ class Loop:
             )
             for row in request.row_ids
         )
-        if self._strict and request.deadline is not None:
+        if self._strict and request.deadline is not None and not request.is_promised:
             self._check_deadline(request, request.deadline, now)
         else:
             self._newcomers.append(request)

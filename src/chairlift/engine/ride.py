@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from chairlift.engine.messages import Finished, Preview, Rider
@@ -33,6 +33,9 @@ class Ride:
     """When it is predicted to be done, on the clock of ``submitted``; None until it is accepted."""
     is_streamed: bool = False
     """Whether the caller is sent events, and not one answer."""
+    is_owed: bool = False
+    """Whether its caller has been told that it is taken: from then on it isn't refused. Of a job
+    that is so when it is written, of all others when the engine has them."""
     is_kept: bool = False
     """Whether it ends here only to go on when the server starts again."""
     listeners: set[Listener] = field(default_factory=set)
@@ -68,6 +71,17 @@ class Ride:
         return self.request.id.startswith("job_")
 
     @property
+    def submission(self) -> GenerationRequest:
+        """What an engine is sent."""
+        return replace(self.request, is_promised=True) if self.is_owed else self.request
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it has ended as a request that was not taken."""
+        error = None if self.answer.cancelled() else self.answer.exception()
+        return isinstance(error, RequestError) and error.is_refusal() and not self.is_owed
+
+    @property
     def outcome(self) -> Outcome:
         """How it has ended; its answer must be done."""
         if self.is_kept:
@@ -83,6 +97,7 @@ class Ride:
     def accept(self, eta_s: float, now: float) -> None:
         """The engine has it in its queue."""
         self.due, self.predicted_s = now + eta_s, eta_s
+        self.is_owed = self.is_owed or not self.is_job
         self.accepted.set()
 
     def finish(self, finished: Finished) -> None:

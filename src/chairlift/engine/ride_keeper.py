@@ -29,8 +29,8 @@ class RideKeeper:
         self.on_restart: Callable[[], None] = lambda: None
         """Called when somebody who had requests has died and is going to be replaced."""
         self.on_end: list[Callable[[Ride], None]] = []
-        """Called with every ride that has ended, whose answer is done; in the context in which it
-        was submitted."""
+        """Called with every ride that has ended, whose answer is done, but for those that were
+        refused; in the context in which it was submitted."""
         self.takes_requests = True
         """Until it drains or is closed."""
         self.is_closed = False
@@ -79,7 +79,7 @@ class RideKeeper:
             forget(ride)
 
         def tell(answer: object) -> None:
-            for listener in self.on_end:
+            for listener in () if ride.is_refused else self.on_end:
                 listener(ride)
 
         # What is done for others isn't done in the context of this one's caller.

@@ -302,9 +302,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Tell the worker to end, wait a little, and then insist."""
     if process.returncode is not None:
         return
+    assert process.stdin is not None
+    process.stdin.close()
     with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-        process.send_signal(signal.SIGCONT)  # One that is stopped doesn't hear the other.
+        process.send_signal(signal.SIGCONT)  # One that is stopped doesn't see it.
     try:
         await asyncio.wait_for(process.wait(), STOP_SECONDS)
     except TimeoutError:

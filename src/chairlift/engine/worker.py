@@ -114,8 +114,10 @@ def _exit_with_parent(endpoint: str) -> None:
 
 def main() -> None:
     _wake_with_parent_death()
-    # An interrupt on the terminal reaches every process; the front end decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # An interrupt on the terminal reaches every process, and what ends a service may; the front end
+    # decides what it means.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     config = msgspec.json.decode(sys.argv[1], type=WorkerConfig)
     logging.basicConfig(level=logging.INFO, handlers=[LineWriter(config.log_format)])
     threading.Thread(

@@ -13,6 +13,7 @@ from chairlift.server.access import Access, KeyCheck
 from chairlift.server.compat import a1111
 from chairlift.server.engine import Engine
 from chairlift.server.events import Streams
+from chairlift.server.head_requests import HeadRequests
 from chairlift.server.intake import Intake
 from chairlift.server.jobs import routes as jobs_routes
 from chairlift.server.jobs.manager import JobManager
@@ -76,6 +77,7 @@ def create_app(
         a1111.install(app)
     refusals.install(app)
     openapi.install(app, access)
+    app.add_middleware(HeadRequests)
     app.add_middleware(BrowserGuard, access=access)
     app.add_middleware(Intake, limits=limits)
     if access.keys:

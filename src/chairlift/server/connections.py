@@ -59,6 +59,7 @@ class HttpConfig(uvicorn.Config):
             app,
             http=GuardedProtocol,
             ws="none",
+            lifespan="off",
             log_config=None,  # Its lines are written like ours.
             log_level="warning",
             access_log=False,

@@ -104,5 +104,14 @@ def find_part(asked: str | None, size: int) -> range | None:
     else:
         part = range(int(first), min(size, int(last) + 1) if last else size)
     if not part:
-        raise RangeNotSatisfiable(f"Range is {asked!r}; the file has {size} bytes", param="Range")
+        message = f"Range is {asked!r}; the file has {size} bytes"
+        raise RangeNotSatisfiable(message, param="Range", size=size)
     return part
+
+
+def has_copy(held: str, etag: str) -> bool:
+    """Whether ``held``, the value of ``If-None-Match``, has this tag; strong and weak tags are the
+    same here.
+    """
+    tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
+    return bool(tags & {etag, "*"})

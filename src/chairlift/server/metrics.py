@@ -14,9 +14,7 @@ from chairlift.engine.messages import Activity
 from chairlift.engine.ride import OUTCOMES, Ride
 from chairlift.errors import (
     REQUEST_ERRORS,
-    RequestCancelled,
     RequestError,
-    StorageFailed,
     Unavailable,
 )
 from chairlift.server.engine import Engine
@@ -40,11 +38,7 @@ ROW_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 STAGES = ("encode", "denoise", "decode")
 
-REFUSALS = tuple(
-    code
-    for code, error in REQUEST_ERRORS.items()
-    if 400 <= error.status < RequestCancelled.status or error in (StorageFailed, Unavailable)
-)
+REFUSALS = tuple(code for code, error in REQUEST_ERRORS.items() if error.is_refusal())
 """The codes of requests that were not accepted."""
 
 

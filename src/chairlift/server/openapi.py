@@ -57,7 +57,7 @@ them there only.
 
 Bodies are JSON, sent as `application/json`; a field that nobody knows is refused by its name. Every
 error is `{"error": {"message", "type", "param", "code"}}`, and names the field, the value and the
-bound.
+bound. What answers GET answers HEAD too.
 """
 TAGS = [
     {"name": "images", "description": "Pictures in the answer, or in a stream of events."},
@@ -104,6 +104,13 @@ _RETRY_AFTER = {
 }
 _HEADERS: Mapping[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
+    416: {
+        "Content-Range": {
+            "description": "How many bytes there are.",
+            "required": True,
+            "schema": {"type": "string", "pattern": r"^bytes \*/[0-9]+$"},
+        }
+    },
     429: _RETRY_AFTER,
     503: _RETRY_AFTER,
 }

@@ -13,7 +13,13 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from chairlift.errors import InvalidApiKey, InvalidRequest, RequestError, RequestTimeout
+from chairlift.errors import (
+    InvalidApiKey,
+    InvalidRequest,
+    RangeNotSatisfiable,
+    RequestError,
+    RequestTimeout,
+)
 from chairlift.server.logs import log_refused
 from chairlift.server.metrics import REFUSALS
 from chairlift.server.state import state_of
@@ -32,6 +38,8 @@ def error_response(request: Request, error: RequestError) -> Response:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, InvalidApiKey):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.size}"
     if isinstance(error, RequestTimeout):
         headers["Connection"] = "close"  # The rest of the body may come, and is no request.
     return _response(error.to_object(), error.status, headers)
@@ -75,12 +83,13 @@ def install(app: FastAPI) -> None:
 
 def _methods(request: Request) -> set[str]:
     """Those of all routes of a path; the router names those of the first."""
-    return {
+    methods = {
         method
         for route in iter_route_contexts(request.app.routes)
         if route.path_regex.match(request.url.path)
         for method in route.methods or ()
     }
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def _response(error: Mapping[str, str | None], status: int, headers: Any = None) -> Response:
@@ -96,7 +105,7 @@ def explain(error: RequestValidationError) -> InvalidRequest:
     if kind == "string_unicode" and not where:
         return InvalidRequest("a field's name has a lone surrogate; it must be valid Unicode")
     param = ".".join(where)[:MAX_QUOTED]  # `loras.0.scale` is in the first of the loras
-    if not param:
+    if not where:
         return InvalidRequest("the body must be a JSON object, sent as application/json")
     if kind == "missing":
         return InvalidRequest(f"{param} is missing", param=param)

@@ -23,9 +23,18 @@ from chairlift.server.request_id import HEADER
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """They change nothing."""
-CORS_METHODS = ("GET", "POST", "PUT", "DELETE")
-CORS_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", HEADER)
-CORS_EXPOSED = (HEADER, "X-Chairlift-Id", "X-Chairlift-Eta", "Retry-After", "Location")
+CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
+CORS_HEADERS = ("*",)
+"""OpenAI's client sends a dozen of its own, and which they are changes."""
+CORS_EXPOSED = (
+    HEADER,
+    "X-Chairlift-Id",
+    "X-Chairlift-Eta",
+    "Retry-After",
+    "Location",
+    "ETag",
+    "Content-Range",
+)
 
 JSON = "application/json"
 RESOURCE_POLICY = "Cross-Origin-Resource-Policy"
@@ -108,7 +117,9 @@ class BrowserGuard:
         own = self._access.only_host
         # A foreign name may have been made to lead here (DNS rebinding): for the browser, the page
         # that came from there then is of the same origin as this server.
-        if own is not None and not _is_own(headers.get("Host", ""), own):
+        # Every browser names a host; what speaks HTTP/1.0, such as a probe, needn't.
+        host = headers.get("Host")
+        if own is not None and host is not None and not _is_own(host, own):
             raise MisdirectedRequest(
                 f"without an API key, the Host must be {own}, localhost or a loopback address"
             )

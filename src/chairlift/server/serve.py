@@ -49,6 +49,8 @@ OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDP
 """Environment variables that say where traces go to."""
 SLOW_CALLER_SECONDS = 10
 """How long callers may take to read their answers when the server ends."""
+HURRIED_CALLER_SECONDS = 1
+"""The same after a second signal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,6 +242,7 @@ class _Server(uvicorn.Server):
         self._client = client
         self._jobs = jobs
         self._timeout = timeout
+        self._hurried = asyncio.Event()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -248,7 +251,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """The first signal ends it in peace, the second at once; jobs are kept by either."""
-        self.force_exit = self.should_exit
+        if self.should_exit:
+            self._hurried.set()
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -256,16 +260,28 @@ class _Server(uvicorn.Server):
         streams of events end. After that all connections can close.
         """
         ending = asyncio.create_task(self._end_engine())
+        hurrying = asyncio.create_task(self._hurry(ending))
         await super().shutdown(sockets)
-        if self.force_exit:
-            ending.cancel()
         await asyncio.wait({ending})
+        hurrying.cancel()
 
     async def _end_engine(self) -> None:
         self._jobs.leave_waiting()
-        await self._client.drain(self._timeout)
+        draining = asyncio.ensure_future(self._client.drain(self._timeout))
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in (draining, hurried):
+            waiting.cancel()
         await self._jobs.close()
         await self._client.close()
+
+    async def _hurry(self, ending: asyncio.Task[None]) -> None:
+        """After a second signal, don't wait for callers who hardly read what they are told."""
+        await self._hurried.wait()
+        await asyncio.wait({ending})
+        await asyncio.sleep(HURRIED_CALLER_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 @contextmanager

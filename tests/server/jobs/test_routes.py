@@ -8,11 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.running import GENERATIONS, LONG, EngineThread, generate, metric, wait_until
+from chairlift.errors import Unavailable
+from chairlift.server.jobs.job import JobStatus
+from tests.builders import a_request
+from tests.running import (
+    GENERATIONS,
+    LONG,
+    PATIENCE_SECONDS,
+    EngineThread,
+    generate,
+    metric,
+    wait_until,
+)
 from tests.server.sse import Event, event_stream
 
 JOBS = "/v1/jobs"
@@ -235,6 +247,23 @@ def test_a_picture_that_is_not_there_is_not_found(http: httpx.Client) -> None:
     assert http.get(f"{JOBS}/{job['id']}/images/x").status_code == 400
 
 
+def test_a_range_behind_the_end_is_refused_with_the_size(http: httpx.Client) -> None:
+    url = finished(http, accepted(http))["images"][0]["url"]
+    size = len(http.get(url).content)
+    refused = http.get(url, headers={"Range": f"bytes={size}-"})
+    assert code(refused) == (416, "range_not_satisfiable")
+    assert refused.headers["Content-Range"] == f"bytes */{size}"
+
+
+def test_who_has_a_picture_does_not_get_it_again(http: httpx.Client) -> None:
+    url = finished(http, accepted(http))["images"][0]["url"]
+    etag = http.get(url).headers["ETag"]
+    again = http.get(url, headers={"If-None-Match": f'"other", {etag}', "Range": "bytes=0-1"})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["ETag"] == etag
+    assert http.get(url, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
 def test_a_job_has_no_stream(http: httpx.Client) -> None:
     answer = submit(http, stream=True)
     assert code(answer) == (400, "invalid_value")
@@ -347,6 +376,20 @@ def test_a_generation_with_a_key_goes_on_without_its_caller(slow_engine: EngineT
 
 
 # ---------------------------------------------------------------------- the server ends
+
+
+def test_who_waits_for_a_job_when_the_server_ends_hears_how_it_is_then(
+    slow_engine: EngineThread,
+) -> None:
+    request = a_request(id=f"job_{uuid4().hex}", steps=150)
+    with slow_engine.jobs() as jobs:
+        job, _ = slow_engine.wait_for(jobs.submit(request, warnings=[], user=None))
+        looking = slow_engine.start(jobs.give_time(job, PATIENCE_SECONDS))
+        waiting = slow_engine.start(jobs.wait(job.id))
+        wait_until(lambda: (live := jobs.ride(job.id)) and live.boarded.is_set())
+    assert looking.result(PATIENCE_SECONDS).status is JobStatus.RUNNING
+    with pytest.raises(Unavailable, match="the job goes on when it starts again"):
+        waiting.result(PATIENCE_SECONDS)
 
 
 def test_what_was_accepted_is_finished_after_a_restart(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
 from chairlift.engine.worker_config import WorkerConfig
-from tests.running import GENERATIONS, EngineThread, wait_until
+from tests.running import GENERATIONS, EngineThread, metric, wait_until
+from tests.server.jobs.builders import a_job, job_id, opened
 
 JOBS = "/v1/jobs"
 
@@ -65,3 +69,28 @@ def test_a_long_tick_is_waited_for() -> None:
         refused = http.post(JOBS, json={"prompt": "a boat", "deadline_ms": 5})
         assert refused.status_code == 429
         assert http.post(f"{JOBS}/{first['id']}/cancel").status_code == 200
+
+
+def test_a_job_that_was_acknowledged_is_not_refused_after_a_restart(tmp_path: Path) -> None:
+    async def accept() -> None:
+        async with opened(tmp_path) as store:
+            job = a_job(1)
+            assert job.request is not None
+            await store.add(replace(job, request=replace(job.request, deadline=0.005)))
+
+    asyncio.run(accept())
+    with (
+        EngineThread(WorkerConfig(model="fake:0.02", strict=True)) as engine,
+        engine.serve(folder=tmp_path) as http,
+    ):
+        answer = http.get(f"{JOBS}/{job_id(1)}", params={"wait_s": 60}).json()
+        assert answer["status"] == "succeeded"
+
+
+def test_who_is_refused_is_counted_as_refused_and_not_as_failed(strict: httpx.Client) -> None:
+    refused = 'chairlift_rejected_total{reason="deadline_unattainable"}'
+    failed = 'chairlift_requests_total{outcome="failed"}'
+    before = metric(strict, refused), metric(strict, failed)
+    body = {"prompt": "a boat", "deadline_ms": 5}
+    assert [strict.post(path, json=body).status_code for path in (JOBS, GENERATIONS)] == [429, 429]
+    assert (metric(strict, refused), metric(strict, failed)) == (before[0] + 2, before[1])

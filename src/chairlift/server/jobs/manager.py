@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, TypeVar
 
 from chairlift.engine.messages import Activity
@@ -81,7 +81,7 @@ class JobManager:
             assert job.request is not None
             served = self._client.card.id
             if job.request.model == served:
-                self._begin(job, self._client.submit(job.request))
+                self._begin(job, self._client.submit(replace(job.request, is_promised=True)))
                 continue
             reason = f"the job is for {job.request.model!r}; the model served now is {served!r}"
             refused = UnknownModel(reason, param="model")
@@ -163,7 +163,9 @@ class JobManager:
         """
         if live := self._live.get(id):
             await live.ended.wait()
-        job = await self._store.get(id)
+            job = live.job  # When the server ends, the store may be closed by now.
+        else:
+            job = await self._store.get(id)
         if not job.status.is_terminal:
             raise Unavailable("the server is shutting down; the job goes on when it starts again")
         return job
@@ -181,7 +183,7 @@ class JobManager:
             job = await self.wait(id)
             if job.status is JobStatus.CANCELLED:
                 return job
-        raise JobFinished(f"the job {id} has {job.status} already")
+        raise JobFinished(f"the job {id} has ended already: it is {job.status}")
 
     async def remove(self, id: str, owner: str = "") -> None:
         """Forget a job that has ended, with its pictures and its idempotency key.
@@ -194,11 +196,14 @@ class JobManager:
         await self.get(id, owner)
         await self._store.remove(id)
 
-    async def give_time(self, id: str, seconds: float) -> None:
-        """Wait until a job has ended, at most so long."""
-        if live := self._live.get(id):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(live.ended.wait(), seconds)
+    async def give_time(self, job: Job, seconds: float) -> Job:
+        """The job, once it has ended, or as it is after so long, or when the server ends."""
+        live = self._live.get(job.id)
+        if live is None:
+            return await self._store.get(job.id)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(live.ended.wait(), seconds)
+        return live.job
 
     def ride(self, id: str) -> Ride | None:
         """The ride of a job that has not ended."""
@@ -307,6 +312,7 @@ class JobManager:
         return added
 
     def _begin(self, job: Job, ride: Ride) -> None:
+        ride.is_owed = True
         live = self._live[job.id] = LiveJob(job, ride, self.show)
         self._keep_task(self._follow(live))
 

@@ -29,7 +29,7 @@ from chairlift.request import MEDIA_TYPES
 from chairlift.server.access import owner
 from chairlift.server.admission import admit_job
 from chairlift.server.events import EventStream
-from chairlift.server.file_answer import FileAnswer
+from chairlift.server.file_answer import FileAnswer, has_copy
 from chairlift.server.idempotency import IdempotencyKey, check_key
 from chairlift.server.jobs.job import JobStatus
 from chairlift.server.jobs.view import (
@@ -165,8 +165,7 @@ async def get_job(
     jobs = state_of(request).jobs
     job = await jobs.get(job_id, owner.get())
     if wait_s and not job.status.is_terminal:
-        await while_connected(request, jobs.give_time(job_id, wait_s))
-        job = await jobs.get(job_id, owner.get())
+        job = await while_connected(request, jobs.give_time(job, wait_s))
     return _json(jobs.show(job))
 
 
@@ -218,6 +217,10 @@ async def cancel_job(job_id: str, request: Request) -> Response:
     response_class=Response,
     responses={
         200: {"content": FILES, "headers": FILE_HEADERS},
+        304: {
+            "description": "The caller has it, as `If-None-Match` says.",
+            "headers": FILE_HEADERS,
+        },
         206: {
             "description": "The bytes that `Range` names.",
             "content": FILES,
@@ -244,6 +247,10 @@ async def get_job_image(
         str | None,
         Header(alias="If-Range", description="The `ETag` of what the range is a part of."),
     ] = None,
+    held: Annotated[
+        str | None,
+        Header(alias="If-None-Match", description="The `ETag` of what the caller has."),
+    ] = None,
 ) -> Response:
     """A finished picture or video, or the bytes of it that ``Range`` names."""
     jobs = state_of(request).jobs
@@ -261,6 +268,8 @@ async def get_job_image(
         "Content-Disposition": f'inline; filename="{job.id}-{index}.{format}"',
         "ETag": f'"{job.id}-{index}"',
     }
+    if has_copy(held or "", headers["ETag"]):
+        return Response(status_code=304, headers=headers)
     file = await jobs.open_image(job, index)
     return FileAnswer(file, MEDIA_TYPES[format], headers, asked, condition)
 

@@ -14,6 +14,8 @@ from importlib.resources import files
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import Response
 
+from chairlift.server.file_answer import has_copy
+
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -64,13 +66,13 @@ PAGE_FILES = _read_files()
 router = APIRouter(include_in_schema=False)
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.get("/")
 async def front(request: Request) -> Response:
     """The page."""
     return _answer(request, PAGE_FILES[FRONT])
 
 
-@router.api_route("/page/{name}", methods=["GET", "HEAD"])
+@router.get("/page/{name}")
 async def page_file(name: str, request: Request) -> Response:
     """One of the files that the page is made of."""
     file = PAGE_FILES.get(name)
@@ -81,12 +83,6 @@ async def page_file(name: str, request: Request) -> Response:
 
 def _answer(request: Request, file: PageFile) -> Response:
     headers = HEADERS | {"ETag": file.etag}
-    if _has_copy(request.headers.get("If-None-Match", ""), file.etag):
+    if has_copy(request.headers.get("If-None-Match", ""), file.etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(file.content, media_type=file.media_type, headers=headers)
-
-
-def _has_copy(held: str, etag: str) -> bool:
-    """Whether ``held``, a list of tags, has this one; strong and weak tags are the same here."""
-    tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
-    return bool(tags & {etag, "*"})
