@@ -113,6 +113,17 @@ def test_errors_stand_beside_the_field_that_they_name(
     expect(input).to_have_attribute("aria-invalid", "true")
 
 
+def test_an_error_goes_when_its_field_is_changed(http: httpx.Client, visit: Visit) -> None:
+    page = visit(http)
+    generate(page, prompt="a boat", seed="seven")
+    expect(page.locator("#error-seed")).to_contain_text("seven")
+    fill(page, prompt="another boat")
+    expect(page.locator("#error-seed")).to_contain_text("seven")
+    fill(page, seed="7")
+    expect(page.locator("#error-seed")).to_be_empty()
+    expect(field(page, "seed")).not_to_have_attribute("aria-invalid", "true")
+
+
 def test_the_dice_rolls_a_seed(http: httpx.Client, visit: Visit) -> None:
     page = visit(http)
     wait_until_live(page)

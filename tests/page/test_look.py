@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.page.conftest import Visit
-from tests.page.use import LONG, cards, generate, lanes, wait_until_live
+from tests.page.use import LONG, cards, fill, generate, lanes, wait_until_live
 
 CONTRAST = """
 ([ink, ground]) => {
@@ -81,6 +81,19 @@ def test_nothing_is_wider_than_the_screen(http: httpx.Client, visit: Visit, widt
     expect(page.get_by_role("heading", name="The lift")).to_be_in_viewport()
     cards(page).first.get_by_role("button", name="Cancel").click()
     expect(lanes(page)).to_have_count(0)
+
+
+def test_the_button_is_in_sight_and_hides_nothing(http: httpx.Client, visit: Visit) -> None:
+    page = visit(http, viewport={"width": 1366, "height": 650})
+    fill(page, prompt="a boat", priority=99)
+    button = page.get_by_role("button", name="Generate")
+    expect(button).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#field-priority")).to_be_focused()
+    error = page.locator("#error-priority")
+    expect(error).to_be_in_viewport(ratio=1)
+    bottom = error.evaluate("(line) => line.getBoundingClientRect().bottom")
+    assert bottom <= button.evaluate("(button) => button.getBoundingClientRect().top")
 
 
 def test_everything_is_done_by_keyboard(http: httpx.Client, visit: Visit) -> None:

@@ -63,6 +63,8 @@ def test_the_form_asks_for_frames_and_says_how_long_they_take(
     expect(page.locator("#hint-num_frames")).to_have_text("2.1 s at 16 frames a second")
     expect(page.get_by_role("button", name="Generate 2 videos")).to_be_visible()
     expect(page.get_by_text("No videos yet.")).to_be_visible()
+    expect(page.get_by_text("The lift is empty. Send a video up.")).to_be_visible()
+    expect(page.get_by_role("img", name="Videos a minute")).to_be_visible()
     for missing in ("previews", "output_format", "output_compression"):
         expect(page.locator(f'[data-field="{missing}"]')).to_have_count(0)
 

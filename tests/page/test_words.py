@@ -8,8 +8,10 @@ from tests.page.conftest import Visit
 
 SAY = """
 async ([times, texts]) => {
-  const { brief, count, seconds } = await import("/page/dom.js");
-  return [times.map(seconds), texts.map(brief), [0, 1, 2].map((number) => count(number, "row"))];
+  const { brief, count, seconds, sizeOf } = await import("/page/dom.js");
+  const counts = [0, 1, 2].map((number) => count(number, "row"));
+  const sizes = [1, 81].map((frames) => sizeOf({ width: 832, height: 480, frames }));
+  return [times.map(seconds), texts.map(brief), counts, sizes];
 }
 """
 
@@ -40,4 +42,5 @@ def test_numbers_and_texts_are_as_long_as_they_need_to_be(http: httpx.Client, vi
         list(times.values()),
         list(texts.values()),
         ["0 rows", "1 row", "2 rows"],
+        ["832 × 480", "832 × 480, 81 frames"],
     ]

@@ -4,6 +4,8 @@
 // JavaScript number keeps. In JSON text, `"seed":` is always a field: inside a string its quotes
 // would be escaped.
 
+import { tab } from "./kept.js";
+
 const KEY = "chairlift.key";
 
 /** What the server says when it refuses, OpenAI's error object; or that there is no server. */
@@ -66,11 +68,11 @@ export class Api {
   }
 
   get key() {
-    return sessionStorage.getItem(KEY);
+    return tab.get(KEY);
   }
 
   forgetKey() {
-    sessionStorage.removeItem(KEY);
+    tab.set(KEY, null);
   }
 
   /** The answer, which is a success. Raises ApiError. */
@@ -96,6 +98,6 @@ export class Api {
   /** However many requests need the key, the person is asked once. */
   async #newKey(refused) {
     this.#asking ??= this.#askForKey(refused).finally(() => (this.#asking = null));
-    sessionStorage.setItem(KEY, await this.#asking);
+    tab.set(KEY, await this.#asking);
   }
 }

@@ -1,9 +1,11 @@
-// Four small charts of the last five minutes, from what the lift reports.
+// Four small charts of the last minutes, five at most, from what the lift reports.
 
-import { byId, copyOf, seconds, write } from "./dom.js";
+import { byId, copyOf, count, seconds, write } from "./dom.js";
 
 const BUCKET_MS = 2000;
 const BUCKETS = 150;
+/** How many are shown at first, and are added at once: whole minutes. */
+const MINUTE = 30;
 const WIDTH = 300;
 const HEIGHT = 64;
 /** Pictures a minute are counted over so many buckets. */
@@ -14,11 +16,11 @@ const MOST_DOTS = 50;
 /** Each reads its values from the buckets; `dots` has a list of them for each bucket. Null is what
  * this page hasn't seen. */
 const KINDS = [
-  { name: "Pictures a minute", read: perMinute, words: (value) => value.toFixed(0) },
-  { name: "Rows a tick", read: rowsPerTick, words: decimal },
-  { name: "Waiting rows", read: waitingRows, words: String },
-  { name: "Median latency", read: (buckets) => buckets.map((one) => one.latencies), words: seconds,
-    dots: true, note: "From a row’s arrival to its last step, as this page has seen it" },
+  { name: (nouns) => `${nouns} a minute`, read: perMinute, words: (value) => value.toFixed(0) },
+  { name: () => "Rows a tick", read: rowsPerTick, words: decimal },
+  { name: () => "Waiting rows", read: waitingRows, words: String },
+  { name: () => "Median latency", read: (buckets) => buckets.map((one) => one.latencies),
+    words: seconds, dots: true, note: "From a row’s arrival to its last step, as this page has seen it" },
 ];
 
 function decimal(value) {
@@ -76,24 +78,29 @@ class Chart {
     [this.element, this.#parts] = copyOf("chart");
     this.element.classList.toggle("dots", Boolean(kind.dots));
     this.element.title = kind.note ?? "";
-    this.#parts.name.textContent = kind.name;
     this.#parts.drawing.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   }
 
-  draw(buckets) {
-    const { name, read, words, dots } = this.#kind;
-    const { now, most, drawing, line, area } = this.#parts;
-    const values = read(buckets);
+  /** Draw the last `span` of the buckets of a model that makes `nouns`. */
+  draw(buckets, span, nouns) {
+    const { read, words, dots } = this.#kind;
+    const { name, now, most, since, drawing, line, area } = this.#parts;
+    const values = read(buckets).slice(-span);
     const all = values.flat().filter((value) => value !== null);
     const highest = Math.max(0, ...all);
     const top = ceiling(Math.max(highest, dots ? 0.1 : 1));
     const last = dots ? median(all) : values.at(-1);
     const text = last == null ? "–" : words(last);
-    const label = `${name}: now ${text}, at most ${words(highest)} in the last five minutes`;
+    const minutes = span / MINUTE;
+    const title = this.#kind.name(nouns);
+    const past = minutes === 1 ? "minute" : count(minutes, "minute");
+    const label = `${title}: now ${text}, at most ${words(highest)} in the last ${past}`;
+    write(since, `${minutes} min`);
+    write(name, title);
     write(now, text);
     write(most, highest ? words(top).replace(/\.0+(?!\d)/, "") : "");
     drawing.setAttribute("aria-label", label);
-    const x = (index) => (((index + 0.5) * WIDTH) / BUCKETS).toFixed(1);
+    const x = (index) => (((index + 0.5) * WIDTH) / span).toFixed(1);
     const y = (value) => (HEIGHT - 2 - (value / top) * (HEIGHT - 6)).toFixed(1);
     if (dots) {
       const dot = (some, index) => some.map((value) => `M${x(index)} ${y(value)}h.01`).join("");
@@ -113,9 +120,13 @@ class Chart {
 export class Charts {
   /** Whether the page sees what happens. */
   isLive = false;
+  /** What the model makes. */
+  nouns = "Pictures";
   #charts = KINDS.map((kind) => new Chart(kind));
   #buckets = Array.from({ length: BUCKETS }, () => this.#empty(0));
   #end = performance.now() + BUCKET_MS;
+  /** How many buckets have ended since the page is open. */
+  #past = 0;
 
   constructor() {
     byId("charts").append(...this.#charts.map(({ element }) => element));
@@ -136,7 +147,8 @@ export class Charts {
 
   draw() {
     this.#turn();
-    for (const chart of this.#charts) chart.draw(this.#buckets);
+    const span = Math.min(BUCKETS, MINUTE * Math.ceil((this.#past + 1) / MINUTE));
+    for (const chart of this.#charts) chart.draw(this.#buckets, span, this.nouns);
   }
 
   /** Begin new buckets until the last one is now's. */
@@ -144,6 +156,7 @@ export class Charts {
     for (; performance.now() >= this.#end; this.#end += BUCKET_MS) {
       this.#buckets.push(this.#empty(this.#buckets.at(-1).waiting));
       this.#buckets.shift();
+      this.#past += 1;
     }
   }
 

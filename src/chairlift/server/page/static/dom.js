@@ -99,9 +99,9 @@ export function shape(size) {
   return size.replace("x", " × ");
 }
 
-/** `512 × 512`, or `832 × 480 × 81` of a video: only rows of one size share ticks. */
+/** `512 × 512`, or `832 × 480, 81 frames` of a video: only rows of one size share ticks. */
 export function sizeOf({ width, height, frames }) {
-  return [width, height, ...(frames > 1 ? [frames] : [])].join(" × ");
+  return `${width} × ${height}${frames > 1 ? `, ${count(frames, "frame")}` : ""}`;
 }
 
 /** Whether the person wants things to stand still. */

@@ -3,6 +3,7 @@
 import { count, h } from "./dom.js";
 import { fieldsOf } from "./fields.js";
 import { duration, nounOf } from "./film.js";
+import { tab } from "./kept.js";
 import { WIDGETS } from "./widgets.js";
 
 const STORED = "chairlift.form";
@@ -25,8 +26,9 @@ export class Form {
     this.#element = element;
     this.#card = card;
     this.#build();
-    this.apply(JSON.parse(sessionStorage.getItem(STORED) ?? "{}"));
-    element.oninput = () => {
+    this.apply(JSON.parse(tab.get(STORED) ?? "{}"));
+    element.oninput = ({ target }) => {
+      this.#clearError(target.closest("[data-field]")?.dataset.field);
       this.#adapt();
       this.#store();
       onChange();
@@ -64,10 +66,13 @@ export class Form {
 
   clearErrors() {
     this.#error.textContent = "";
-    for (const { line, input } of this.#fields.values()) {
-      line.textContent = "";
-      input.removeAttribute("aria-invalid");
-    }
+    for (const name of this.#fields.keys()) this.#clearError(name);
+  }
+
+  #clearError(name) {
+    const { line, input } = this.#fields.get(name);
+    line.textContent = "";
+    input.removeAttribute("aria-invalid");
   }
 
   /** Show an error beside the field that it names, or else at the button. */
@@ -82,7 +87,9 @@ export class Form {
     field.input.setAttribute("aria-invalid", "true");
     const folded = field.input.closest("details");
     if (folded) folded.open = true;
-    field.input.focus();
+    field.input.focus({ preventScroll: true });
+    field.line.scrollIntoView({ block: "nearest" });
+    field.input.scrollIntoView({ block: "nearest" });
   }
 
   /** While a request is on its way to the server. */
@@ -152,6 +159,6 @@ export class Form {
   }
 
   #store() {
-    sessionStorage.setItem(STORED, JSON.stringify(this.settings));
+    tab.set(STORED, JSON.stringify(this.settings));
   }
 }

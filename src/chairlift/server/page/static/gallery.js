@@ -1,5 +1,6 @@
 // The pictures: those on their way, then the finished ones, newest first.
 
+import { ApiError, lost } from "./api.js";
 import { announce, brief, byId, h, onChoice, still } from "./dom.js";
 import { Card, details, fileName, settingsOf } from "./card.js";
 import { isFilm } from "./film.js";
@@ -151,8 +152,16 @@ export class Gallery {
 
   async #load(card) {
     if (card.url) return;
-    const blob = await (await this.#api.send(card.image.url)).blob();
-    if (!card.url) card.load(blob);
+    try {
+      const response = await this.#api.send(card.image.url);
+      const blob = await response.blob().catch((error) => Promise.reject(lost(error)));
+      if (!card.url) card.load(blob);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      // What the server has removed goes; what it couldn't send is asked for at the next refresh.
+      if (!error.isPassing) this.#removeJob(card.job.id);
+      this.#note();
+    }
   }
 
   // ---------------------------------------------------------------- the viewer

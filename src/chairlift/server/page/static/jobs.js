@@ -3,6 +3,7 @@
 
 import { ApiError } from "./api.js";
 import { follow } from "./events.js";
+import { browser } from "./kept.js";
 
 const POLL_MS = 1500;
 const LISTED = 100;
@@ -17,8 +18,8 @@ function randomHex() {
 
 /** This browser's own name, which its jobs have as their `user`. */
 function ownName() {
-  const name = localStorage.getItem(USER) ?? `page-${randomHex()}`;
-  localStorage.setItem(USER, name);
+  const name = browser.get(USER) ?? `page-${randomHex()}`;
+  browser.set(USER, name);
   return name;
 }
 

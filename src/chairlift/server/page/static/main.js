@@ -15,8 +15,6 @@ import { SNIPPETS } from "./snippets.js";
 import { Station } from "./station.js";
 import { Tabs } from "./tabs.js";
 
-/** Between two drawings; the next frame comes after it. */
-const FRAME_MS = 20;
 /** After news, the gallery is fetched so long after each other: a row that has made its last step
  * is no picture yet. */
 const REFRESHES_MS = [300, 1000, 4000];
@@ -32,8 +30,9 @@ const charts = new Charts();
 const tabs = new Tabs(() => jobs.balance());
 const jobs = new Jobs(api, tabs, onJob);
 const gallery = new Gallery(api, jobs, { onUse: useSettings, onCancel: cancel });
-const scene = new Scene({ cancel, describe, preview: ({ id, image }) => jobs.preview(id, image) });
-const station = new Station({ cancel, describe });
+const lookers = { cancel, describe, noun: () => noun };
+const scene = new Scene({ ...lookers, preview: ({ id, image }) => jobs.preview(id, image) });
+const station = new Station(lookers);
 let form = null;
 let language = "curl";
 let noun = "picture";
@@ -105,10 +104,10 @@ async function refreshSoon() {
   }
 }
 
-/** The model may well run on the same machine: it needs the processor more than the page does. */
 function draw() {
-  drawing = scene.draw(lift, performance.now());
-  if (drawing) setTimeout(() => requestAnimationFrame(draw), FRAME_MS);
+  const pause = scene.draw(lift, performance.now());
+  drawing = pause !== null;
+  if (drawing) setTimeout(() => requestAnimationFrame(draw), pause);
 }
 
 function drawNumbers() {
@@ -122,8 +121,10 @@ function showModel(card) {
   const weights = card.parameters ? `${(card.parameters / 1e6).toFixed(1)} M weights, ` : "";
   write(byId("model"), `${card.id}: ${weights}${card.dtype} on ${card.device}`);
   noun = nounOf(card);
+  const nouns = noun === "video" ? "Videos" : "Pictures";
   write(byId("compose-title"), `A new ${noun}`);
-  write(byId("gallery-title"), noun === "video" ? "Videos" : "Pictures");
+  write(byId("gallery-title"), nouns);
+  charts.nouns = nouns;
   write(byId("nothing"), `No ${noun}s yet.`);
   write(byId("older"), `Older ${noun}s`);
   form = new Form(byId("form"), card, { onSubmit: send, onChange: showSnippet });

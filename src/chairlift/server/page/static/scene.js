@@ -12,8 +12,17 @@ const COLOURS = 6;
 const RISE = 0.74;
 const SAG = 0.2;
 const CABLE = `M0 ${100 * RISE}Q50 ${50 * RISE + 200 * SAG} 100 0`;
-/** Up to how many lanes there is so much room for each. */
-const DENSITIES = [[4, "roomy"], [12, "normal"], [24, "close"], [Infinity, "dense"]];
+/** Up to how many lanes there is so much room for each, and how many milliseconds are between two
+ * drawings: the model may well run on the same machine, and needs its processor more. */
+const DENSITIES = [
+  { most: 4, name: "roomy", pause: 20 },
+  { most: 10, name: "normal", pause: 20 },
+  { most: 24, name: "close", pause: 40 },
+  { most: Infinity, name: "dense", pause: 60 },
+];
+/** There must be room for so many times the lanes before each gets more of it, so that nothing
+ * jumps when one comes and one goes. */
+const SPARE = 1.5;
 
 /** How far below the top of its box the cable is, at `t` of the way. */
 function height(t) {
@@ -21,8 +30,8 @@ function height(t) {
 }
 
 /** Name what a button cancels: a whole request. Without it where one may not. */
-export function offerCancel({ cancel, cancelName }, { name, pictures }, mayEnd) {
-  const all = pictures > 1 ? `, all ${pictures} pictures` : "";
+export function offerCancel({ cancel, cancelName }, { name, noun, pictures }, mayEnd) {
+  const all = pictures > 1 ? `, all ${count(pictures, noun)}` : "";
   cancelName.textContent = cancel.title = `Cancel ${brief(name)}${all}`;
   cancel.hidden = !mayEnd;
 }
@@ -31,14 +40,16 @@ export function offerCancel({ cancel, cancelName }, { name, pictures }, mayEnd) 
 class Lane {
   row = null;
   vacant = 0;
+  #page;
   #parts;
   #shown = {};
 
-  constructor(cancel) {
+  constructor(page) {
+    this.#page = page;
     [this.element, this.#parts] = copyOf("lane");
     this.#parts.cable.setAttribute("d", CABLE);
     this.#parts.travelled.setAttribute("d", CABLE);
-    this.#parts.cancel.addEventListener("click", () => cancel(this.row.id));
+    this.#parts.cancel.addEventListener("click", () => page.cancel(this.row.id));
   }
 
   take(row) {
@@ -62,24 +73,30 @@ class Lane {
     return this.row === null && now - this.vacant > LINGER;
   }
 
-  draw(now, rider, preview) {
+  get isUp() {
+    return this.element.dataset.state !== "folding";
+  }
+
+  draw(now) {
     const { row, element } = this;
-    const { label, step } = this.#parts;
+    const rider = this.#page.describe(row);
+    const preview = this.#page.preview(row);
+    const { label, step, chair, seat, travelled } = this.#parts;
     const state = row.left > now ? "riding" : row.state;
     const t = Number(row.position(now).toFixed(3));
-    const words = `step ${row.done} of ${row.total}${state === "resting" ? ", resting" : ""}`;
+    const words = `${state === "resting" ? "rests at" : "step"} ${row.done} of ${row.total}`;
     this.#change("state", state, () => (element.dataset.state = state));
     this.#change("step", words, () => (step.textContent = words));
     this.#change("t", t, () => {
-      element.style.setProperty("--t", t);
-      element.style.setProperty("--y", height(t).toFixed(4));
+      for (const part of [chair, seat, travelled]) part.style.setProperty("--t", t);
+      chair.style.setProperty("--y", height(t).toFixed(4));
     });
     this.#change("text", rider.text, () => {
       label.textContent = label.title = rider.text;
       element.classList.toggle("own", rider.own);
     });
     this.#change("cancel", `${row.mayEnd} ${rider.name}`, () => {
-      offerCancel(this.#parts, rider, row.mayEnd);
+      offerCancel(this.#parts, { ...rider, noun: this.#page.noun() }, row.mayEnd);
     });
     if (preview) this.#change("preview", preview, () => this.#picture(preview));
   }
@@ -117,33 +134,39 @@ class Group {
     return lane;
   }
 
-  /** Take down the cables that have been empty for long. */
+  /** Take down the cables that have been empty for long. Each keeps its place until its neighbour
+   * goes too: where there are two columns, nobody changes sides. */
   tidy(now) {
-    const isDown = (lane) => lane.folds(now - FOLDING);
-    for (const lane of this.lanes.filter(isDown)) lane.element.remove();
-    this.lanes = this.lanes.filter((lane) => !isDown(lane));
+    const isDown = (index) => this.lanes[index]?.folds(now - FOLDING) ?? true;
+    const isGone = (lane, index) => isDown(index) && isDown(index ^ 1);
+    for (const lane of this.lanes.filter(isGone)) lane.element.remove();
+    this.lanes = this.lanes.filter((lane, index) => !isGone(lane, index));
     for (const lane of this.lanes) if (lane.folds(now)) lane.element.dataset.state = "folding";
-    write(this.#parts.count, count(this.lanes.filter(({ row }) => row?.isAboard).length, "row"));
+    const aboard = this.lanes.filter(({ row }) => row?.isAboard).length;
+    write(this.#parts.count, aboard ? count(aboard, "row") : "");
   }
 }
 
 /**
  * @param {object} page
  * @param {(id: string) => void} page.cancel
- * @param {(row: object) => object} page.describe `text` names the row, `name` its request, which has
- *   so many `pictures` where that is known, and is this browser's `own` or not.
+ * @param {(row: object) => object} page.describe `text` names the row, `name` its request, which
+ *   has so many `pictures` where that is known, and is this browser's `own` or not.
+ * @param {() => string} page.noun What the model makes.
  * @param {(row: object) => string|undefined} page.preview
  */
 export class Scene {
   #page;
   #groups = new Map();
   #lanes = new Map();
+  #level = 0;
 
   constructor(page) {
     this.#page = page;
   }
 
-  /** Draw this moment; whether the next one may look different. */
+  /** Draw this moment; in how many milliseconds the next one is to be drawn, or null if it will
+   * look the same. */
   draw(lift, now) {
     lift.sweep(now);
     this.#vacate(lift, now);
@@ -152,10 +175,10 @@ export class Scene {
       if (!this.#lanes.has(row.key) && !this.#seat(row)) hidden += Number(row.isAboard);
     }
     for (const lane of this.#lanes.values()) {
-      lane.draw(now, this.#page.describe(lane.row), this.#page.preview(lane.row));
+      lane.draw(now);
     }
     this.#fit(hidden, lift);
-    return this.#groups.size > 0;
+    return this.#groups.size ? DENSITIES[this.#level].pause : null;
   }
 
   /** Give a row an empty cable of its size, or a new one; whether there was room. */
@@ -165,7 +188,7 @@ export class Scene {
     if (!lane) {
       if (this.#total >= MOST_LANES) return false;
       if (!this.#groups.has(size)) this.#open(size, row);
-      lane = this.#groups.get(size).add(new Lane(this.#page.cancel));
+      lane = this.#groups.get(size).add(new Lane(this.#page));
     }
     lane.take(row);
     this.#lanes.set(row.key, lane);
@@ -197,16 +220,18 @@ export class Scene {
   }
 
   get #total() {
-    return [...this.#groups.values()].reduce((sum, { lanes }) => sum + lanes.length, 0);
+    const lanes = [...this.#groups.values()].flatMap((group) => group.lanes);
+    return lanes.filter(({ isUp }) => isUp).length;
   }
 
   #fit(hidden, lift) {
     const total = this.#total;
-    const [, density] = DENSITIES.find(([most]) => total <= most);
-    byId("scene").dataset.density = density;
+    const level = (lanes) => DENSITIES.findIndex(({ most }) => lanes <= most);
+    this.#level = Math.max(level(total), Math.min(this.#level, level(SPARE * total)));
+    byId("scene").dataset.density = DENSITIES[this.#level].name;
     byId("empty").hidden = total > 0;
-    const isEmpty = lift.waiting === 0;
-    write(byId("empty-words"), isEmpty ? "The lift is empty. Send a picture up." : "All aboard …");
+    const invitation = `The lift is empty. Send a ${this.#page.noun()} up.`;
+    write(byId("empty-words"), lift.waiting ? "All aboard …" : invitation);
     byId("more").hidden = hidden === 0;
     write(byId("more"), `and ${count(hidden, "more row")}`);
   }

@@ -14,7 +14,7 @@ class Ticket {
     this.#page = page;
     [this.element, this.#parts] = copyOf("ticket");
     const { what, cancel } = this.#parts;
-    what.textContent = `${count(images, "picture")}, ${sizeOf(size)}`;
+    what.textContent = `${count(images, page.noun())}, ${sizeOf(size)}`;
     cancel.addEventListener("click", () => page.cancel(id));
   }
 
@@ -25,7 +25,7 @@ class Ticket {
     if (label.title === name) return;
     label.textContent = label.title = name;
     this.element.classList.toggle("own", own);
-    offerCancel(this.#parts, { name, pictures: images }, mayEnd);
+    offerCancel(this.#parts, { name, noun: this.#page.noun(), pictures: images }, mayEnd);
   }
 
   /** Go to the lift, or away. */
@@ -38,7 +38,7 @@ class Ticket {
 }
 
 /**
- * @param {object} page `cancel(id)`, and `describe` as the scene has it.
+ * @param {object} page `cancel(id)`, `describe` and `noun` as the scene has them.
  */
 export class Station {
   #page;
@@ -57,8 +57,9 @@ export class Station {
     this.#show(shown);
     const more = lift.waiting - shown.reduce((sum, { images }) => sum + images, 0);
     byId("queue-more").hidden = more <= 0;
-    write(byId("queue-more"), shown.length ? `and ${count(more, "more picture")}`
-      : `${count(more, "picture")} of those aboard`);
+    const noun = this.#page.noun();
+    write(byId("queue-more"), shown.length ? `and ${count(more, `more ${noun}`)}`
+      : `${count(more, noun)} of those aboard`);
     byId("nobody").hidden = more > 0 || byId("queue").childElementCount > 0;
   }
 

@@ -4,7 +4,14 @@
 {
   const themes = ["system", "light", "dark"];
   const words = { system: "as the system", light: "light", dark: "dark" };
-  const stored = localStorage.getItem("chairlift.theme");
+  const attempt = (use) => {
+    try {
+      return use();
+    } catch {
+      return null; // This browser keeps nothing.
+    }
+  };
+  const stored = attempt(() => localStorage.getItem("chairlift.theme"));
   let theme = themes.includes(stored) ? stored : "system";
 
   const show = () => {
@@ -20,7 +27,7 @@
     show();
     document.getElementById("theme-button").addEventListener("click", () => {
       theme = themes[(themes.indexOf(theme) + 1) % themes.length];
-      localStorage.setItem("chairlift.theme", theme);
+      attempt(() => localStorage.setItem("chairlift.theme", theme));
       show();
     });
   });
