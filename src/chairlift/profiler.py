@@ -111,10 +111,10 @@ class Profiler:
             try:
                 shape.step_seconds[rows] = self.step_seconds(width, height, rows)
             except torch.OutOfMemoryError:
-                self._report(f"{rows} rows of {width}x{height} don't fit into memory")
+                self._report(f"no memory for {rows_of(rows)} of {width}x{height}")
                 break
             seconds = shape.step_seconds[rows]
-            self._report(f"{rows} rows of {width}x{height}: {seconds:.4f} s a step")
+            self._report(f"{rows_of(rows)} of {width}x{height}: {seconds:.4f} s a step")
             if rows <= self._adapter.max_decode_rows:
                 shape.decode_seconds[rows] = self.decode_seconds(width, height, rows)
         if card.row_entries > 1:
@@ -189,6 +189,11 @@ class Profiler:
         if self._adapter.device.type == "cuda":
             torch.cuda.synchronize(self._adapter.device)
         return time.perf_counter() - start
+
+
+def rows_of(count: int) -> str:
+    """So many rows, in words."""
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def describe_device(device: torch.device) -> str:

@@ -36,6 +36,27 @@ def test_a_second_row_changes_nothing_of_what_was_had() -> None:
     assert callers.served[grace] == 1.0
 
 
+def test_who_has_gone_says_nothing_of_what_those_who_are_here_have_had() -> None:
+    callers = Callers()
+    callers.come("gone")
+    callers.leave("gone")
+    callers.come("ada")
+    callers.serve("ada", 5.0)
+    assert callers.served[callers.come("barbara")] == 5.0
+
+
+def test_who_came_back_is_not_forgotten() -> None:
+    callers = Callers()
+    callers.come("ada")
+    callers.leave("ada")
+    ada = callers.come("ada")
+    for number in range(REMEMBERED + 1):
+        callers.come(f"caller {number}")
+        callers.leave(f"caller {number}")
+    callers.serve("ada", 1.0)
+    assert callers.served[ada] == 1.0
+
+
 def test_of_all_who_were_ever_here_only_the_last_are_remembered() -> None:
     callers = Callers()
     callers.come("here")

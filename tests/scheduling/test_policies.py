@@ -207,6 +207,19 @@ def test_no_more_rows_have_slots_than_there_are() -> None:
     assert len(clock.finished) == 6
 
 
+def test_every_slot_is_given_away() -> None:
+    scheduler = create_scheduler(max_batch_size=4, max_aboard=4)
+    scheduler.submit([a_row(str(number)) for number in range(5)])
+    assert len(scheduler.plan(0.0).running) == scheduler.snapshot().running == 4
+
+
+@pytest.mark.parametrize(("deadline", "first"), [(25.0, "strict"), (35.0, "soft")])
+def test_without_a_deadline_it_is_three_times_the_time_alone(deadline: float, first: str) -> None:
+    soft = a_row("soft", side=16, evaluations=10)
+    strict = a_row("strict", side=16, evaluations=10, deadline=deadline)
+    assert order("deadline", soft, strict)[0] == first
+
+
 def test_deadlines_come_before_those_who_have_time() -> None:
     relaxed = a_row("relaxed", side=16, evaluations=5, deadline=1000.0)
     urgent = a_row("urgent", side=16, evaluations=10, deadline=12.0)
@@ -246,6 +259,22 @@ def test_priorities_order_classes(policy: str) -> None:
     low = a_row("low", side=16, evaluations=2, priority=-3, arrival=-1.0)
     high = a_row("high", side=16, evaluations=9, priority=3)
     assert order(policy, low, high) == ["high", "low"]
+
+
+@pytest.mark.parametrize("policy", POLICY_NAMES)
+@pytest.mark.parametrize("sides", [(8, 16), (16, 8)])
+def test_priorities_order_classes_of_different_sizes(policy: str, sides: tuple[int, int]) -> None:
+    low = a_row("low", side=sides[0], evaluations=2, priority=-3, arrival=-1.0)
+    high = a_row("high", side=sides[1], evaluations=9, priority=3)
+    assert order(policy, low, high) == ["high", "low"]
+
+
+def test_groups_whose_heads_rank_equal_take_turns() -> None:
+    scheduler = create_scheduler("fair")
+    scheduler.submit([a_row(str(side), side=side, evaluations=3) for side in (8, 16)])
+    clock = Clock(scheduler)
+    turns = [clock.tick().running[0].request_id for _ in range(6)]
+    assert turns == ["8", "16"] * 3
 
 
 @pytest.mark.parametrize("policy", POLICY_NAMES)
@@ -320,6 +349,25 @@ def test_who_has_priority_is_predicted_first() -> None:
     scheduler.submit([a_row("low", side=16), a_row("high", side=16, arrival=1.0, priority=1)])
     predicted = scheduler.predict(1.0)
     assert predicted["high"] < predicted["low"]
+
+
+def test_who_has_priority_is_predicted_first_in_a_full_forward_too() -> None:
+    scheduler = create_scheduler("fcfs")
+    scheduler.submit([a_row(f"low {number}") for number in range(8)])
+    scheduler.submit([a_row("high", arrival=1.0, priority=1)])
+    predicted = scheduler.predict(1.0)
+    assert predicted["high"] == min(predicted.values())
+    assert predicted["high"] < max(predicted.values())
+
+
+def test_those_who_ride_together_are_predicted_together() -> None:
+    scheduler = create_scheduler("fcfs")
+    scheduler.submit([a_row("company", arrival=0.3)])
+    scheduler.submit([a_row("large", side=16, arrival=0.2), a_row("first", arrival=0.1)])
+    predicted = scheduler.predict(1.0)
+    assert max(predicted["first"], predicted["company"]) < predicted["large"]
+    clock = Clock(scheduler, now=1.0)
+    assert clock.run()[-1] == "large"
 
 
 def test_nobody_is_predicted_where_nobody_is() -> None:
@@ -432,6 +480,19 @@ def test_a_row_that_waits_for_memory_does_not_hold_up_those_that_fit() -> None:
     assert [row.request_id for row in clock.tick().running] == ["first", "fits"]
     clock.run()
     assert set(clock.finished) == {"first", "fits", "large"}
+
+
+def test_those_who_wait_for_memory_do_not_stop_those_who_have_it() -> None:
+    """However important they are, and however many."""
+    scheduler = create_scheduler(max_batch_size=2)
+    scheduler.limit_memory(100)
+    scheduler.submit([a_row("low", evaluations=9, slot_memory=60, priority=-1)])
+    clock = Clock(scheduler)
+    clock.tick()
+    scheduler.submit([a_row(f"high {n}", slot_memory=60, arrival=clock.now) for n in range(2)])
+    assert clock.tick().running == (RowId("low", 0),)
+    assert clock.run()[0] == "low"
+    assert len(clock.finished) == 3
 
 
 @pytest.mark.parametrize("batching", ["off", "dynamic"])

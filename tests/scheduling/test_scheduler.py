@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +124,13 @@ def test_off_splits_a_request_that_is_larger_than_the_batch() -> None:
     scheduler = create_scheduler("off", max_batch_size=2)
     scheduler.submit([a_row("a", image=image, evaluations=1) for image in range(3)])
     assert [len(plan.running) for plan in run_to_end(scheduler)] == [2, 1]
+
+
+@pytest.mark.parametrize("batching", ["off", "dynamic"])
+def test_who_comes_at_the_same_instant_is_served_in_the_order_of_submission(batching: str) -> None:
+    scheduler = create_scheduler(batching, max_batch_size=1)
+    scheduler.submit([a_row(name, evaluations=1) for name in "abcd"])
+    assert [names(plan.running) for plan in run_to_end(scheduler)] == [["a"], ["b"], ["c"], ["d"]]
 
 
 def test_dynamic_waits_for_company_until_the_delay_since_the_head_has_passed() -> None:
@@ -292,6 +301,30 @@ def test_a_row_may_be_cancelled_between_two_groups() -> None:
     assert scheduler.plan(100.0) == Plan()
 
 
+def test_a_caller_who_comes_back_has_not_saved_up_time() -> None:
+    scheduler = Scheduler(policy="fair", max_batch_size=1)
+    us, them = a_row("us", evaluations=1, caller="us"), a_row("them", evaluations=9, caller="them")
+    scheduler.submit([us, them])
+    for seconds in (1.0, 10.0):
+        scheduler.update(TickResult(plan=scheduler.plan(100.0), seconds=seconds))
+    scheduler.submit([a_row("us again", caller="us", arrival=50.0)])
+    assert names(scheduler.plan(100.0).running) == ["them"]
+
+
+def test_a_caller_whose_row_crosses_has_not_been_away() -> None:
+    """Under ``fair``, who comes back has had as much as those who were here meanwhile."""
+    scheduler = Scheduler(policy="fair", max_batch_size=1)
+    journey = a_journey("ours", ("high", 1), ("low", 3))
+    scheduler.submit([replace(journey, caller="us"), a_row("theirs", evaluations=9, caller="them")])
+    took = {"ours": 1.0, "theirs": 10.0}
+    turns = []
+    for _ in range(5):
+        plan = scheduler.plan(100.0)
+        turns += names(plan.running)
+        scheduler.update(TickResult(plan=plan, seconds=took[turns[-1]]))
+    assert turns == ["ours", "theirs", "ours", "ours", "ours"]
+
+
 def test_a_row_that_fails_where_it_would_cross_does_not_cross() -> None:
     scheduler = create_scheduler()
     scheduler.submit([a_journey("a", ("high", 1), ("low", 5))])
@@ -302,6 +335,7 @@ def test_a_row_that_fails_where_it_would_cross_does_not_cross() -> None:
 def test_a_row_between_two_groups_waits_and_all_its_work_is_in_the_backlog() -> None:
     scheduler = create_scheduler()
     scheduler.submit([a_journey("a", ("high", 2), ("low", 5))])
+    assert scheduler.backlog() == pytest.approx(0.7)
     counts = []
     for _ in range(4):
         tick(scheduler)

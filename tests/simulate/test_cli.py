@@ -90,6 +90,8 @@ def test_a_scenario_lets_replicas_come_and_go(tmp_path: Path, costs: str) -> Non
         (["--mix", "D"], "mix is 'D'; it must be one of qwen, A, B, C"),
         (["--arrivals", "never"], "the arrivals are 'never'; they must be one of poisson"),
         (["--load", "0.5,much"], "--load: 'much' is no number above 0"),
+        (["--load", ""], "--load: '' is no number above 0"),
+        (["--mix", ""], "mix is ''; it must be one of qwen, A, B, C"),
         (["--load", "0"], "--load: '0' is no number above 0"),
         (["--seeds", "1,"], "--seeds: '' is no whole number from 0 on"),
         (["--workload", "/nowhere"], "the workload /nowhere can't be read"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def test_without_anybody_served_there_are_no_figures() -> None:
 
 def test_the_mean_of_equal_reports_is_the_same() -> None:
     assert mean_report([a_report(), a_report()]) == a_report()
+
+
+def test_the_share_that_met_its_deadline_is_in_the_table_if_somebody_had_one() -> None:
+    report = a_report()
+    tables = [
+        create_table([report, replace(report, on_time=None)]),
+        create_table([replace(report, on_time=None)]),
+    ]
+    columns = [{column.header: list(column.cells) for column in table.columns} for table in tables]
+    assert columns[0]["on time"] == ["0.500", "-"]
+    assert "on time" not in columns[1]
 
 
 def test_a_table_has_a_row_for_each_report() -> None:

@@ -126,10 +126,15 @@ def test_a_file_is_read_in_order_of_arrival(tmp_path: Path) -> None:
         (json.dumps(GOOD | {"steps": 0}), "steps is 0; it must be a whole number from 1 on"),
         (json.dumps(GOOD | {"width": 1.5}), "width is 1.5; it must be a whole number"),
         (json.dumps(GOOD | {"n": True}), "n is True; it must be a whole number"),
-        (json.dumps(GOOD | {"arrival_s": -1}), "arrival_s is -1; it must be 0 or more"),
-        (json.dumps(GOOD | {"arrival_s": None}), "arrival_s is None; it must be 0 or more"),
-        (json.dumps(GOOD | {"deadline_s": float("nan")}), "deadline_s is nan; it must be 0 or"),
+        (json.dumps(GOOD | {"arrival_s": -1}), "arrival_s is -1; it must be from 0 to 1e+09"),
+        (json.dumps(GOOD | {"arrival_s": None}), "arrival_s is None; it must be from 0 to 1e+09"),
+        (
+            json.dumps(GOOD | {"arrival_s": 1e300}),
+            "arrival_s is 1e+300; it must be from 0 to 1e+09",
+        ),
+        (json.dumps(GOOD | {"deadline_s": float("nan")}), "deadline_s is nan; it must be from"),
         (json.dumps(GOOD | {"priority": "high"}), "priority is 'high'; it must be a whole number"),
+        (json.dumps(GOOD | {"priority": 11}), "priority is 11; it must be a whole number from -10"),
         (json.dumps(GOOD | {"caller": 1}), "caller is 1; it must be a string"),
     ],
 )

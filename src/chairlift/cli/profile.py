@@ -37,7 +37,10 @@ def profile(
 ) -> None:
     """Measure what steps cost on this machine, and write it for serve and simulate."""
     row_counts = _parse_rows(rows)
-    sizes = [_parse_size(one) for one in size or ()]
+    sizes = list(dict.fromkeys(_parse_size(one) for one in size or ()))
+    for path in (output, plot):
+        if path is not None:  # Before the measurements, which may take minutes.
+            _check_folder(path)
 
     from chairlift.engine.memory import keep_freed_memory
     from chairlift.models.registry import hide_progress_bars, load_model
@@ -58,28 +61,51 @@ def profile(
     except OSError as error:
         raise ConfigurationError(f"{output} can't be written: {error.strerror}") from None
     for shape in shapes:
-        console.print(f"{shape.width}x{shape.height}: the knee is {shape.knee}", highlight=False)
+        console.print(describe(shape), highlight=False)
     if plot is not None:
         _draw(shapes, adapter.card.id, plot)
+
+
+def _check_folder(path: Path) -> None:
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise ConfigurationError(f"{path} can't be written: {reason}")
+
+
+def describe(shape: ShapeCosts) -> str:
+    """The knee in words."""
+    from chairlift.profiler import rows_of
+
+    knee = f"{shape.width}x{shape.height}: the knee is {rows_of(shape.knee)}"
+    if shape.knee < max(shape.step_seconds):
+        return knee
+    return f"{knee}, the most that was measured; it may be higher"
 
 
 def _draw(shapes: list[ShapeCosts], model: str, path: Path) -> None:
     """Seconds a row over rows, with the knee marked."""
     try:
         import matplotlib.pyplot as plt
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         raise ConfigurationError("plots need matplotlib: pip install 'chairlift[plots]'") from None
+    from chairlift.scheduling.costs import Curve
+
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for shape in shapes:
         each = {rows: seconds / rows for rows, seconds in shape.step_seconds.items()}
         [line] = axes.plot(list(each), list(each.values()), marker="o")
         line.set_label(f"{shape.width}x{shape.height}")
-        if shape.knee in each:
-            axes.plot([shape.knee], [each[shape.knee]], "D", ms=11, mfc="none", c=line.get_color())
+        at_knee = Curve(shape.step_seconds).seconds(shape.knee) / shape.knee
+        axes.plot([shape.knee], [at_knee], "D", ms=11, mfc="none", c=line.get_color())
     axes.set(xlabel="rows in a forward", ylabel="seconds of a step, each row", title=model)
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(title="size (◇ knee)")
-    figure.savefig(path, dpi=120)
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:  # ValueError: of a format that there isn't.
+        raise ConfigurationError(f"{path} can't be written: {error}") from None
     plt.close(figure)
 
 

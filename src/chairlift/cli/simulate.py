@@ -72,7 +72,7 @@ def simulate(
         raise ConfigurationError(
             "--scenario says how many replicas there are, and so does --replicas"
         )
-    loads = None if workload else _parse_loads(load or "0.9")
+    loads = None if workload else _parse_loads("0.9" if load is None else load)
     numbers = _parse_seeds(seeds)
     if output:
         make_folder(output)
@@ -89,8 +89,8 @@ def simulate(
         workload=given_workload(read_jobs(workload))
         if workload
         else drawn_workload(
-            arrivals=arrivals or "poisson",
-            mix=mix or "qwen",
+            arrivals="poisson" if arrivals is None else arrivals,
+            mix="qwen" if mix is None else mix,
             requests=requests or 1000,
             costs=table,
             replicas=fleet.most,

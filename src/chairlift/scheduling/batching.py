@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from itertools import islice
 
-import numpy as np
 from msgspec import Struct
 
 from chairlift.scheduling.roster import Numbers
@@ -45,20 +44,18 @@ def continuous(state: State, now: float) -> Choice:
     if len(groups) == 1 and all_ride(state, groups[0]):
         return Choice(group=groups[0], rows=tuple(groups[0].rows))  # There is nothing to choose.
     ranks = state.policy([state.view(group, now) for group in groups])
-    if _guards(state.tick) and (oldest := _impatient(state, now)):
-        place = [group.key for group in groups].index(oldest.key)
-        rows = _pick(state, groups[place], ranks[place], oldest)
-        if oldest in rows:  # It may lack a slot.
-            return Choice(group=groups[place], rows=rows)
+    if _guards(state.tick) and (choice := _serve_oldest(state, groups, ranks, now)):
+        return choice
     order = []
     for place, (group, own) in enumerate(zip(groups, ranks, strict=True)):
         head = group.rows.best(own, 1)[0]
         rank = float(own[group.rows.place(head.work.id)])
         order.append((-head.work.priority, rank, group.last_turn, head.number, place))
     for *_, place in sorted(order):
-        if rows := _pick(state, groups[place], ranks[place]):
+        if rows := _pick(state, groups[place], ranks[place], now):
             return Choice(group=groups[place], rows=rows)
-    return Choice()
+    # Nobody is aboard, and there is room at last for the one for whom it was kept.
+    return _serve_oldest(state, groups, ranks, now) or Choice()
 
 
 def dynamic(state: State, now: float) -> Choice:
@@ -101,8 +98,21 @@ def all_ride(state: State, group: Group) -> bool:
     )
 
 
+def _serve_oldest(
+    state: State, groups: list[Group], ranks: list[Numbers], now: float
+) -> Choice | None:
+    """A forward with the row that has lost its patience, if there is one and it has a slot or finds
+    one.
+    """
+    if (oldest := _impatient(state, now)) is None:
+        return None
+    place = [group.key for group in groups].index(oldest.key)
+    rows = _pick(state, groups[place], ranks[place], now, oldest)
+    return Choice(group=groups[place], rows=rows) if oldest in rows else None
+
+
 def _pick(
-    state: State, group: Group, ranks: Numbers, first: Progress | None = None
+    state: State, group: Group, ranks: Numbers, now: float, first: Progress | None = None
 ) -> tuple[Progress, ...]:
     """The rows of a group's next forward: ``first``, then those of the lowest ranks, as far as
     there are slots and memory. Paused rows keep theirs.
@@ -117,15 +127,17 @@ def _pick(
     joining = [row for row in rows if not row.aboard]
     if not joining:
         return tuple(rows)
-    admitted = _admit(state, group, joining)
+    admitted = _admit(state, group, joining, _impatient(state, now))
     if len(admitted) == len(joining):
         return tuple(rows)
     rows = [row for row in rows if row.aboard] + admitted
-    aboard = np.full(len(ranks), np.inf)
-    places = [group.rows.place(id) for id in group.aboard]
-    aboard[places] = ranks[places]
-    paused = (row for row in group.rows.best(aboard, most) if row.aboard and row not in rows)
-    return tuple(_fill([*rows, *paused][:most], full))
+    paused = sorted(
+        (-row.work.priority, ranks[group.rows.place(id)], row.number, id)
+        for id, row in group.aboard.items()
+        if row not in rows
+    )
+    rows += [group.aboard[id] for *_, id in paused]
+    return tuple(_fill(rows[:most], full))
 
 
 def _fill(rows: list[Progress], entries: int) -> list[Progress]:
@@ -140,15 +152,23 @@ def _fill(rows: list[Progress], entries: int) -> list[Progress]:
     return rows
 
 
-def _admit(state: State, group: Group, joining: list[Progress]) -> list[Progress]:
-    """Those of ``joining`` for which there are slots and memory, in their order."""
+def _admit(
+    state: State, group: Group, joining: list[Progress], oldest: Progress | None = None
+) -> list[Progress]:
+    """Those of ``joining`` for which there are slots and memory, in their order. The memory that
+    ``oldest`` needs is kept, or a large row would find no room among small ones for ever.
+    """
     slots = state.max_aboard - len(group.aboard)
-    taken = sum(row.work.slot_memory for row in state.aboard())
-    decode = max((row.work.decode_memory for row in state.aboard()), default=0)
+    holding = list(state.aboard())
+    if oldest and not oldest.aboard:
+        holding.append(oldest)
+    taken = sum(row.work.slot_memory for row in holding)
+    decode = max((row.work.decode_memory for row in holding), default=0)
     admitted = []
     for row in joining[:slots]:
-        taken += row.work.slot_memory
-        decode = max(decode, row.work.decode_memory)
+        if row is not oldest:
+            taken += row.work.slot_memory
+            decode = max(decode, row.work.decode_memory)
         if taken + decode > state.memory:
             break
         admitted.append(row)

@@ -8,7 +8,7 @@ Plain arithmetic, like everything in this package.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from chairlift.errors import ConfigurationError
@@ -153,13 +153,14 @@ class Costs:
         self._decode: dict[Shape, Curve] = {}
         for number, entry in enumerate(_shapes(table) if table is not None else ()):
             try:
-                shape = Shape(
-                    int(entry["width"]), int(entry["height"]), int(entry.get("frames", 1))
-                )
-                self._step[shape] = _curve(entry["step_seconds"], entries)
+                shape = Shape(entry["width"], entry["height"], entry.get("frames", 1))
+                _check_shape(shape, self._step)
+                self._step[shape] = _curve(_steps(entry), entries)
                 self._encode[shape] = _curve(entry.get("encode_seconds", {}))
                 self._decode[shape] = _curve(entry.get("decode_seconds", {}))
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+            except ValueError as error:
+                raise ConfigurationError(f"cost table: shape {number}: {error}") from None
+            except (AttributeError, KeyError, TypeError) as error:
                 raise ConfigurationError(f"cost table: shape {number}: {error!r}") from None
 
     @property
@@ -212,6 +213,31 @@ def _shapes(table: Mapping[str, Any]) -> Sequence[Any]:
     if not isinstance(shapes, list) or not shapes:
         raise ConfigurationError("cost table: it has no shapes")
     return shapes
+
+
+def _check_shape(shape: Shape, known: Container[Shape]) -> None:
+    """Check that a shape can be, and that it isn't there yet.
+
+    Raises:
+        ValueError: It can't, or it is.
+    """
+    for name, value in zip(Shape._fields, shape, strict=True):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number from 1 on")
+    if shape in known:
+        raise ValueError(f"{shape.width}x{shape.height}, frames {shape.frames}, is there twice")
+
+
+def _steps(entry: Mapping[str, Any]) -> Mapping[str, float]:
+    """The seconds of steps.
+
+    Raises:
+        ValueError: There are none, or there is one that takes no time.
+    """
+    seconds: Mapping[str, float] = entry["step_seconds"]
+    if not seconds or any(float(value) == 0 for value in seconds.values()):
+        raise ValueError(f"step_seconds is {seconds!r}; it must have numbers, all above 0")
+    return seconds
 
 
 def _row_entries(table: Mapping[str, Any]) -> int:

@@ -47,7 +47,7 @@ def _seconds(state: State, groups: Sequence[Group], now: float) -> Numbers:
         order = np.lexsort((ranks, -view.rows.column("priority")))
         head = order[_heads(view.rows.column("entries")[order], view.full)]
         denoise = view.left[order] * view.each
-        once = state.costs.encode(group.shape) + view.finish
+        once = state.costs.encode(group.shape) * _waits(group)[order] + view.finish
         places.append(first + order)
         heads.append(np.stack([-view.rows.column("priority")[head], ranks[head]]))
         work.append(denoise + once)
@@ -62,6 +62,13 @@ def _seconds(state: State, groups: Sequence[Group], now: float) -> Numbers:
         np.cumsum(np.concatenate(work)[order]) + np.maximum(np.concatenate(own), 0)[order]
     )
     return seconds
+
+
+def _waits(group: Group) -> Numbers:
+    """1 for each row that has no slot yet, and 0 for those aboard, which are encoded."""
+    waits = np.ones(len(group))
+    waits[[group.rows.place(id) for id in group.aboard]] = 0.0
+    return waits
 
 
 def _heads(entries: Numbers, full: float) -> NDArray[np.intp]:

@@ -157,8 +157,7 @@ class Scheduler:
             if id in result.failed or id in plan.finishing:
                 state.remove(group, id)
             elif id in plan.changing:
-                state.remove(group, id)
-                state.add(row)
+                state.move(group, id)
             else:
                 group.rows.set(id, "left", row.remaining)
         if not result.failed and not result.out_of_memory:

@@ -143,6 +143,13 @@ class State:
         }
         group.rows.add(row, [values[name] for name in Roster.COLUMNS])
 
+    def move(self, group: Group, id: RowId) -> None:
+        """A row goes on in another group, in which it waits for a slot."""
+        caller = group.rows[id].work.caller
+        self.callers.come(caller)  # Who is between two groups hasn't gone.
+        self.add(self.remove(group, id))
+        self.callers.leave(caller)
+
     def remove(self, group: Group, id: RowId) -> Progress:
         """Take a row out of its group, and an empty group out of the state."""
         row = group.rows.remove(id)

@@ -151,11 +151,20 @@ def create_table(reports: Iterable[Report], fleet: bool = False) -> Table:
         reports: Their figures.
         fleet: Whether replicas come and go; then there are columns for that.
     """
+    reports = list(reports)
+    due = any(report.on_time is not None for report in reports)
     table = Table(box=box.MARKDOWN)
     table.add_column("policy", no_wrap=True)
     names = ("load", "req/s", "good/s", "mean s", "p50 s", "p95 s", "p99 s", "slowdown")
     within = tuple(f"≤{factor:g}x" for factor in FACTORS)
-    for name in (*names, *within, "busy", "rows", *(FLEET_COLUMNS if fleet else ())):
+    for name in (
+        *names,
+        *within,
+        *(["on time"] if due else []),
+        "busy",
+        "rows",
+        *(FLEET_COLUMNS if fleet else ()),
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for report in reports:
         table.add_row(
@@ -167,11 +176,16 @@ def create_table(reports: Iterable[Report], fleet: bool = False) -> Table:
             f"{report.p99_s:.1f}",
             f"{report.slowdown:.2f}",
             *(f"{report.attainment[factor]:.3f}" for factor in FACTORS),
+            *([_share(report.on_time)] if due else []),
             f"{report.utilisation:.3f}",
             f"{report.rows:.2f}",
             *(_fleet_cells(report) if fleet else ()),
         )
     return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _fleet_cells(report: Report) -> list[str]:

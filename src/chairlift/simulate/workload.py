@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from chairlift.errors import ConfigurationError
 from chairlift.scheduling.costs import Costs, Shape
 from chairlift.scheduling.scheduler import MAX_BATCH_SIZE
+from chairlift.validation import MAX_PRIORITY
 
 CALLERS = 4
 """A drawn job is of one of so many callers, of whom the second asks half as often as the first, the
 third a third as often, and so on."""
+
+MOST_SECONDS = 1e9
+"""Of a time in a file; beyond that a clock of floats would be too coarse."""
 
 Entry = TypeVar("Entry")
 
@@ -221,9 +225,10 @@ def check_field(name: str, value: Any) -> None:
     if name == "caller":
         good, bound = isinstance(value, str), "a string"
     elif name == "priority":
-        good, bound = whole, "a whole number"
+        good = whole and -MAX_PRIORITY <= value <= MAX_PRIORITY
+        bound = f"a whole number from {-MAX_PRIORITY} to {MAX_PRIORITY}"
     elif name in ("arrival_s", "deadline_s"):
-        good, bound = number and 0 <= value < float("inf"), "0 or more"
+        good, bound = number and 0 <= value <= MOST_SECONDS, f"from 0 to {MOST_SECONDS:.0e}"
         good = good or (name == "deadline_s" and value is None)
     else:
         good, bound = whole and value >= 1, "a whole number from 1 on"
