@@ -70,7 +70,7 @@ def run(config: WorkerConfig, courier: Courier) -> int:
         scheduler = Scheduler(
             batching=config.batching,
             policy=config.policy,
-            costs=load_costs(config.costs, adapter.card.row_entries),
+            costs=load_costs(config.costs, adapter.card.row_entries, adapter.card.id),
             max_batch_size=config.max_batch_size,
             batch_delay=config.batch_delay,
         )
