@@ -261,6 +261,7 @@ def test_the_frames_of_a_video_are_a_setting() -> None:
 def test_no_field_of_a_request_is_forgotten() -> None:
     under_other_names = {"guidance_scale", "n"}
     without_effect = {"id", "preview_steps", "deadline", "priority", "caller", "owner", "warnings"}
+    without_effect |= {"is_promised"}
     of_the_file = {"output_format", "frames_per_second"}
     known = {field.name for field in fields(PictureSettings)}
     known |= under_other_names | without_effect | of_the_file
