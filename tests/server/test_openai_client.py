@@ -78,6 +78,13 @@ def test_it_learns_that_a_model_is_unknown(stock: openai.OpenAI) -> None:
     assert (refused.value.param, refused.value.code) == ("model", "model_not_found")
 
 
+def test_it_retrieves_the_model(stock: openai.OpenAI) -> None:
+    assert stock.models.retrieve("fake").id == "fake"
+    with pytest.raises(openai.NotFoundError) as refused:
+        stock.models.retrieve("black-forest-labs/FLUX.1-dev")
+    assert (refused.value.param, refused.value.code) == ("model", "model_not_found")
+
+
 def test_it_learns_that_the_key_is_wrong(engine: EngineThread) -> None:
     with engine.serve(api_key="right") as http:
         with connect(http, "right") as stock:

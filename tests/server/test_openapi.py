@@ -35,6 +35,7 @@ OPERATIONS = {
     "GET /v1/jobs/{job_id}/images/{index}",
     "POST /v1/requests/{request_id}/cancel",
     "GET /v1/models",
+    "GET /v1/models/{model_id}",
     "GET /v1/policy",
     "PUT /v1/policy",
     "GET /v1/lift",

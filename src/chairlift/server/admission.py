@@ -34,16 +34,26 @@ def admit(
         QueueFull: As many rows as are kept are already accepted.
     """
     card = state.client.card
-    if body.model is not None and body.model != card.id:
-        asked = body.model[:MAX_QUOTED]
-        raise UnknownModel(
-            f"model is {asked!r}; the model that is served is {card.id!r}", param="model"
-        )
+    if body.model is not None:
+        check_model(body.model, card)
     request = body.to_request(card, id=f"{kind}_{uuid.uuid4().hex}", caller=caller.get())
     request = replace(request, owner=owner.get())
     _check_work(request, state.limits)
     _check_room(request, state)
     return request
+
+
+def check_model(asked: str, card: ModelCard) -> None:
+    """Refuse any other model than the one that is served.
+
+    Raises:
+        UnknownModel: It is another one.
+    """
+    if asked != card.id:
+        raise UnknownModel(
+            f"model is {asked[:MAX_QUOTED]!r}; the model that is served is {card.id!r}",
+            param="model",
+        )
 
 
 def require_pictures(card: ModelCard) -> None:

@@ -19,23 +19,25 @@ from chairlift.errors import (
     StorageFailed,
     TooManyStreams,
     Unavailable,
+    UnknownModel,
     UnknownRequest,
     Unsupported,
 )
 from chairlift.request import IMAGE_FORMATS, VIDEO_FORMATS
 from chairlift.scheduling.names import POLICY_NAMES
 from chairlift.server.access import owner
+from chairlift.server.admission import check_model
 from chairlift.server.events import EventStream, Outbox
 from chairlift.server.openapi import errors, events_of, reference
 from chairlift.server.schema import LiftReport
-from chairlift.server.state import state_of
+from chairlift.server.state import ServerState, state_of
 from chairlift.validation import MAX_IMAGES
 
 logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["operations"])
 
-_MODEL = {
+_BESIDE_CARD = {
     "type": "object",
     "required": ["object", "created", "owned_by", "parameters", "limits", "output_formats"],
     "properties": {
@@ -54,14 +56,11 @@ _MODEL = {
         "output_formats": {"type": "array", "items": {"type": "string"}},
     },
 }
-"""What an entry of the list has beside the card."""
+_MODEL = {"allOf": [reference(ModelCard), _BESIDE_CARD]}
 _MODELS = {
     "type": "object",
     "required": ["object", "data"],
-    "properties": {
-        "object": {"const": "list"},
-        "data": {"type": "array", "items": {"allOf": [reference(ModelCard), _MODEL]}},
-    },
+    "properties": {"object": {"const": "list"}, "data": {"type": "array", "items": _MODEL}},
 }
 
 
@@ -75,16 +74,34 @@ _MODELS = {
 )
 async def list_models(request: Request) -> dict[str, Any]:
     """The served model, with its defaults, limits and samplers."""
+    return {"object": "list", "data": [_describe_model(state_of(request))]}
+
+
+@router.get(
+    "/v1/models/{model_id:path}",
+    response_model=None,
+    responses={
+        200: {"content": {"application/json": {"schema": _MODEL}}},
+        **errors(UnknownModel, Unavailable),
+    },
+)
+async def get_model(model_id: str, request: Request) -> dict[str, Any]:
+    """The same of the served model alone."""
     state = state_of(request)
+    check_model(model_id, state.client.card)
+    return _describe_model(state)
+
+
+def _describe_model(state: ServerState) -> dict[str, Any]:
     card, limits = state.client.card, state.limits
     model = {"object": "model", "created": 0, "owned_by": "chairlift"}
-    entry = model | {"parameters": card.parameters} | msgspec.to_builtins(card)
+    entry: dict[str, Any] = model | {"parameters": card.parameters} | msgspec.to_builtins(card)
     entry["limits"] |= {
         "max_images": min(MAX_IMAGES, limits.max_rows),
         "max_megapixel_steps": limits.max_megapixel_steps,
     }
     entry["output_formats"] = VIDEO_FORMATS if card.is_video else IMAGE_FORMATS
-    return {"object": "list", "data": [entry]}
+    return entry
 
 
 class PolicyBody(BaseModel):
