@@ -283,19 +283,28 @@ def test_a_signal_lets_those_who_ride_arrive(tmp_path: Path) -> None:
         server.check_nothing_is_left()
 
 
+def check_ended_early(server: Server, lift: Iterator[str]) -> None:
+    """A signal ends it, with a line for the one who rides, and the lift's stream with it."""
+    code, said = server.end(signal.SIGINT)
+    [line] = said.splitlines()
+    assert code == 0
+    assert "code=unavailable" in line
+    assert list(lift)[-1] == ""
+
+
+def check_told(answer: httpx.Response) -> None:
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "unavailable"
+
+
 def test_a_signal_tells_those_who_can_not_arrive(tmp_path: Path) -> None:
     with serving(tmp_path, "--shutdown-timeout", "0") as server, ThreadPoolExecutor() as pool:
         url = server.wait_until_ready()
         with httpx.stream("GET", f"{url}/v1/lift", timeout=PATIENCE_SECONDS) as lift:
             answer = pool.submit(ride, url, LONG)
             lines = wait_for_a_rider(lift)
-            code, said = server.end(signal.SIGINT)
-            [line] = said.splitlines()
-            assert code == 0
-            assert "code=unavailable" in line
-            assert list(lines)[-1] == ""
-        assert answer.result().status_code == 503
-        assert answer.result().json()["error"]["code"] == "unavailable"
+            check_ended_early(server, lines)
+        check_told(answer.result())
         server.check_nothing_is_left()
 
 
@@ -308,13 +317,8 @@ def test_a_second_signal_tells_them_at_once(tmp_path: Path) -> None:
             server.process.send_signal(signal.SIGINT)
             wait_until(lambda: not listens(url))
             assert not answer.done()
-            code, said = server.end(signal.SIGINT)
-            [line] = said.splitlines()
-            assert code == 0
-            assert "code=unavailable" in line
-            assert list(lines)[-1] == ""
-        assert answer.result().status_code == 503
-        assert answer.result().json()["error"]["code"] == "unavailable"
+            check_ended_early(server, lines)
+        check_told(answer.result())
         server.check_nothing_is_left()
 
 

@@ -384,7 +384,7 @@ def test_who_waits_for_a_job_when_the_server_ends_hears_how_it_is_then(
     request = a_request(id=f"job_{uuid4().hex}", steps=150)
     with slow_engine.jobs() as jobs:
         job, _ = slow_engine.wait_for(jobs.submit(request, warnings=[], user=None))
-        looking = slow_engine.start(jobs.give_time(job, PATIENCE_SECONDS))
+        looking = slow_engine.start(jobs.give_time(job.id, PATIENCE_SECONDS))
         waiting = slow_engine.start(jobs.wait(job.id))
         wait_until(lambda: (live := jobs.ride(job.id)) and live.boarded.is_set())
     assert looking.result(PATIENCE_SECONDS).status is JobStatus.RUNNING

@@ -161,11 +161,7 @@ class JobManager:
             UnknownJob: There is none.
             Unavailable: The server is shutting down before.
         """
-        if live := self._live.get(id):
-            await live.ended.wait()
-            job = live.job  # When the server ends, the store may be closed by now.
-        else:
-            job = await self._store.get(id)
+        job = await self.give_time(id)
         if not job.status.is_terminal:
             raise Unavailable("the server is shutting down; the job goes on when it starts again")
         return job
@@ -196,14 +192,18 @@ class JobManager:
         await self.get(id, owner)
         await self._store.remove(id)
 
-    async def give_time(self, job: Job, seconds: float) -> Job:
-        """The job, once it has ended, or as it is after so long, or when the server ends."""
-        live = self._live.get(job.id)
+    async def give_time(self, id: str, seconds: float | None = None) -> Job:
+        """The job, once it has ended, or as it is after so long, or when the server ends.
+
+        Raises:
+            UnknownJob: There is none.
+        """
+        live = self._live.get(id)
         if live is None:
-            return await self._store.get(job.id)
+            return await self._store.get(id)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(live.ended.wait(), seconds)
-        return live.job
+        return live.job  # When the server ends, the store may be closed by now.
 
     def ride(self, id: str) -> Ride | None:
         """The ride of a job that has not ended."""

@@ -165,7 +165,7 @@ async def get_job(
     jobs = state_of(request).jobs
     job = await jobs.get(job_id, owner.get())
     if wait_s and not job.status.is_terminal:
-        job = await while_connected(request, jobs.give_time(job, wait_s))
+        job = await while_connected(request, jobs.give_time(job.id, wait_s))
     return _json(jobs.show(job))
 
 
